@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from bench import on_device, parts, stages, tables
 from bench.machine import describe, highest, peaks
 from bench.pairs import device_dtype, is_installed
-from lr_exp.errors import command, guard_tracebacks
+from lr_exp.errors import command, run_program
 from lr_exp.models.devices import resolve_device
 
 log = logging.getLogger("bench")
@@ -113,5 +112,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

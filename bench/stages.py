@@ -21,6 +21,7 @@ from lr_exp.config.method import Method
 from lr_exp.config.settings import DistillerSettings, MethodSettings, Settings
 from lr_exp.distiller import distill
 from lr_exp.evaluator import answer
+from lr_exp.models.loading import ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.method import method_of
 from lr_exp.sampler import rollout, score, select
@@ -75,9 +76,7 @@ def score_again(
     steps.mkdir()
     score.score(
         trajectories,
-        pair.expert,
-        pair.amateur,
-        pair.shared,
+        ModelPair(pair.expert, pair.amateur, pair.shared),
         steps,
         prompt=Prompt(SYSTEM),
         support_floor=FLOOR,
@@ -163,15 +162,15 @@ def train(
             supervision,
             pair.expert,
             Path(folder),
-            DistillerSettings(
-                steps=steps + 1,
-                batch_size=batch_size,
-                order="trajectories",
-                log_every=1,
-                checkpoint_every=steps + 1,
-                tokens_per_pass=tokens_per_pass,
-            ),
             distill.Training(
+                DistillerSettings(
+                    steps=steps + 1,
+                    batch_size=batch_size,
+                    order="trajectories",
+                    log_every=1,
+                    checkpoint_every=steps + 1,
+                    tokens_per_pass=tokens_per_pass,
+                ),
                 loss=_lightreasoner(BETA).loss,
                 seed=0,
                 device=device,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bench.machine import describe
 from lr_exp.micro.world import iter_problems
-from lr_exp.store.shards import count_rows, shard_paths
+from lr_exp.store.shards import shard_paths, shard_sizes
 
 STAGES = ("rollout", "score", "supervision")
 _IN_ONE_FILE = ("supervision",)
@@ -188,10 +188,10 @@ def _time_by_shards(
 ) -> Callable[[float], float]:
     shards = shard_paths(folder)
     # A shard of scores covers the answers in the rollout's shard of the same number.
-    answers = shards
+    answers = folder
     if folder.parent.name == "score":
-        (answers,) = (shard_paths(p) for p in (store / "rollout").glob("*") if p.is_dir())
-    done = list(accumulate(map(count_rows, answers)))
+        (answers,) = (p for p in (store / "rollout").glob("*") if p.is_dir())
+    done = list(accumulate(shard_sizes(answers).values()))
     # Parallel processes may finish a later shard first; all shards up to it must be there.
     times = list(accumulate((path.stat().st_mtime for path in shards), max))
     return lambda share: times[bisect_left(done, round(share * done[-1]))]

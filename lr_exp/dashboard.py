@@ -11,7 +11,6 @@ specification is written to a file.
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from lr_exp.errors import (
     UserError,
     command,
     first_line,
-    guard_tracebacks,
     parser_of,
     printable,
     redact,
+    run_program,
 )
 from lr_exp.tracking.wandb_sink import DEFAULT_PROJECT
 
@@ -109,5 +108,4 @@ def _workspace(arguments: argparse.Namespace, entity: str) -> Any:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

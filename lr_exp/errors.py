@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 MASK = "***"
 _MAX_LISTED = 20  # names in a message
@@ -204,6 +204,12 @@ def guard_tracebacks() -> None:
     """Prints uncaught errors of the process and its threads with `print_exception`."""
     sys.excepthook = lambda _, error, __: print_exception(error)
     threading.excepthook = lambda hook: print_exception(hook.exc_value)
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Runs a command as the program of this process, which exits with its status."""
+    guard_tracebacks()
+    sys.exit(main())
 
 
 class _Record(logging.LogRecord):

@@ -9,7 +9,6 @@ The options' files are read without composing them, which would take a second ea
 
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from lr_exp.config.composition import count_cells
 from lr_exp.config.options import ABOUT, option_files, option_folders, read_option
-from lr_exp.errors import UserError, command, did_you_mean, guard_tracebacks, parser_of
+from lr_exp.errors import UserError, command, did_you_mean, parser_of, run_program
 
 _MAX_COLUMNS, _MIN_COLUMNS = 100, 50
 _BF16_BYTES = 2  # per weight
@@ -173,5 +172,4 @@ def _cell(key: str, value: Any) -> str:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -165,7 +165,8 @@ def test_waits_double_and_retry_after_is_respected(monkeypatch):
     waits = []
     monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 1.0)
     monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
-    endpoint = http.Endpoint("http://127.0.0.1:1", timeout=1, attempts=9, connections=1)
+    here = ServerSettings(url="http://127.0.0.1:1", timeout=1, attempts=9, concurrency=1)
+    endpoint = http.Endpoint(here)
     with pytest.raises(UnreachableError):
         endpoint.request_if_supported("/v1/models")
     doubled = [1, 2, 4, 8, 16, 32, 60, 60]

@@ -41,8 +41,9 @@ def contrast(
     expert, amateur, shared=ALL, *, prompts=PROMPTS, amateur_prompts=AMATEUR_PROMPTS, **changes
 ) -> list[Decoded]:
     batch_size = changes.pop("batch_size", len(prompts))
-    arguments = {"shared": shared, "alpha": ALPHA, "max_new_tokens": LIMIT, **changes}
-    decoding = contrastive_decoding(expert, amateur, prompts, amateur_prompts, **arguments)
+    arguments = {"alpha": ALPHA, "max_new_tokens": LIMIT, **changes}
+    models = loading.ModelPair(expert, amateur, shared)
+    decoding = contrastive_decoding(models, prompts, amateur_prompts, **arguments)
     rows = range(len(prompts))
     batches = [rows[start : start + batch_size] for start in rows[::batch_size]]
     return [one for n, batch in enumerate(batches) for one in decoding.decode(n, batch, 0)]

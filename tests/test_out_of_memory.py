@@ -16,6 +16,7 @@ from lr_exp.inference.decoding import decode
 from lr_exp.inference.generation import single_decoding
 from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models import devices, loading, locating
+from lr_exp.models.loading import ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.pipeline.inputs import Inputs
@@ -133,7 +134,8 @@ def test_parts_of_a_sampled_batch_have_different_seeds(pair):
 def score_all(pair, trajectories, folder):
     folder.mkdir()
     options = {"prompt": Prompt(SYSTEM), "support_floor": 1e-3, "tokens_per_pass": 10_000}
-    score.score(trajectories, *pair, SharedVocabulary(TOKENS), folder, **options)
+    models = ModelPair(*pair, SharedVocabulary(TOKENS))
+    score.score(trajectories, models, folder, **options)
     return list(read_shards(folder))
 
 

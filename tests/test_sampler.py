@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lr_exp.errors import UserError
+from lr_exp.models.loading import ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
@@ -220,7 +221,7 @@ def test_mean_log_likelihoods_are_those_of_the_tokens_in_the_shared_distribution
         logits[:, 4] = -torch.inf
         log_probs = logits.log_softmax(-1)
         expected.append(statistics.fmean(log_probs[i, t].item() for i, t in enumerate(answer)))
-    found = score.mean_log_likelihoods(row, expert, amateur, shared, prompt)
+    found = score.mean_log_likelihoods(row, ModelPair(expert, amateur, shared), prompt)
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -8,15 +8,13 @@ expert's, at kept positions, and graded. An audit that was stopped resumes. With
 folder, the table and the figure are also on the run's page.
 """
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, guard_tracebacks, parser_of
+from lr_exp.errors import command, parser_of, run_program
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -39,6 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.report.page import write_run_page
     from lr_exp.report.page.audit_figure import audit_figure
     from lr_exp.report.page.audit_table import audit_table
+    from lr_exp.store import json_lines
     from lr_exp.store.run_folder import SUMMARY
 
     parser = parser_of("lr_exp.audit", __doc__)
@@ -56,14 +55,12 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     records = audit(compose(*chosen.overrides), Budget(**budget))
     table, figure = audit_table(records, "audit"), audit_figure(records)
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
-    write_and_print(table, figure, chosen.out, short, jsonl=lines)
+    write_and_print(table, figure, chosen.out, short, jsonl=json_lines(records))
     if (chosen.out / SUMMARY).exists():
         write_run_page(chosen.out)
     return 0
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

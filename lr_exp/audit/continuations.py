@@ -200,7 +200,6 @@ def _continue(
         with context.models.generating("sampler") as (expert, generate):
             stop = form_for(expert.tokenizer, inputs.prompt).stop
             return decode_into_shards(
-                prompts,
                 single_decoding(expert, prompts, stop=stop, generate=generate, **settings),
                 folder,
                 [("token_ids", pa.list_(pa.int32()))],

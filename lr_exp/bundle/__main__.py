@@ -2,14 +2,13 @@
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from lr_exp import __version__
 from lr_exp.bundle import members
-from lr_exp.errors import UserError, command, guard_tracebacks, map_strings, printable, redact
+from lr_exp.errors import UserError, command, map_strings, printable, redact, run_program
 from lr_exp.evaluator import grade
 from lr_exp.pipeline.origin import origin
 from lr_exp.report.read.run import AnswersMissingError, Run
@@ -102,5 +101,4 @@ def _without_folder(text: str) -> str:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -6,14 +6,13 @@ Planted models that the store lacks are trained first. The overrides are those o
 (evaluator.max_examples=50). A calibration that was stopped resumes.
 """
 
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 from lr_exp.config.settings import STAGES, check_value
-from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
+from lr_exp.errors import UserError, command, parser_of, run_program
 
 
 @command
@@ -60,5 +59,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -4,13 +4,12 @@ python -m lr_exp.claims RUNS ...       supported, refuted or underpowered, with 
 python -m lr_exp.claims plan SWEEP     what a sweep can detect, and what it costs
 """
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
+from lr_exp.errors import UserError, command, parser_of, run_program
 
 
 @command
@@ -51,5 +50,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -22,7 +22,7 @@ from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.read.runs import Found, scan_folder
 from lr_exp.report.tables.cell import number
 from lr_exp.report.tables.formats import plain_table
-from lr_exp.report.tables.table import Column, table_of, text_column
+from lr_exp.report.tables.table import Column, Table
 
 DISCORDANT, SPREAD = 0.2, 0.02  # assumed without runs
 _Z80 = 0.8416  # the 80 % quantile of the normal distribution
@@ -81,15 +81,14 @@ def plan(
     runs = count_cells(given, params)
     seeds = seeds or count_cells([], {"seed": params.get("seed", 0)}) or 1
     rows = {"assumed": (DISCORDANT, SPREAD), **_measured(name, Path(hydra["sweep"]["dir"]))}
-    lines = []
-    for discordant, spread in rows.values():
-        found = detectable(
-            discordant, SPREAD if spread is None else spread, [*sizes.values()], seeds
-        )
-        lines.append([number(one and 100 * one) for one in (discordant, spread, found)])
-    heads = ("discordant, %", "over seeds, points", "detectable, points")
-    cells = [(Column(head), [line[i] for line in lines]) for i, head in enumerate(heads)]
-    table = table_of("plan", "", [text_column("from", rows), *cells], [])
+    cells = []
+    for source, (discordant, spread) in rows.items():
+        assumed = SPREAD if spread is None else spread
+        found = detectable(discordant, assumed, [*sizes.values()], seeds)
+        numbers = (number(one and 100 * one) for one in (discordant, spread, found))
+        cells.append([source, *numbers])
+    titles = ("from", "discordant, %", "over seeds, points", "detectable, points")
+    table = Table("plan", "", [Column(one, is_text=one == "from") for one in titles], cells, [])
     each = ", ".join(f"{key} {size:,}" for key, size in sizes.items())
     asked = [f"{key} ({one.needs})" for key, one in claims.items() if name in one.sweeps.values()]
     title = f"{name}: {runs} runs; seeds: {seeds}; questions: {sum(sizes.values()):,} ({each})"

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import date
 from types import NoneType
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from lr_exp.errors import UserError, did_you_mean
 
@@ -35,6 +35,7 @@ _TYPES: dict[Any, str] = {
 
 REQUIRED: Any = "???"  # in Hydra: the user or a preset must set it
 _NEUTRAL = {"neutral": True}
+_NOT_A_KEY = {**_NEUTRAL, "omegaconf_ignore": True}
 
 
 def _neutral(default: Any) -> Any:
@@ -119,19 +120,16 @@ def lies_in(value: float, interval: str) -> bool:
 class _Checked:
     """Settings whose values are checked against the annotations on construction."""
 
-    key: ClassVar[str]  # before the names of the fields: "sampler."
-
-    def __init_subclass__(cls, key: str) -> None:
-        cls.key = key
-
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
+        section = type(self).__name__.removesuffix("Settings").lower()  # "" of `Settings`
         for one in fields(self):  # type: ignore[arg-type]
-            check_value(self.key + one.name, getattr(self, one.name), hints[one.name])
+            key = f"{section}.{one.name}".removeprefix(".")
+            check_value(key, getattr(self, one.name), hints[one.name])
 
 
 @dataclass
-class ModelSettings(_Checked, key="model."):
+class ModelSettings(_Checked):
     """Where a model is loaded from: `path` if set, else the package, else `fallback_path`."""
 
     name: str = REQUIRED
@@ -149,7 +147,7 @@ class ModelSettings(_Checked, key="model."):
 
 
 @dataclass
-class ExpertSettings(ModelSettings, key="expert."):
+class ExpertSettings(ModelSettings):
     """The stronger model, which is sampled from, tuned and evaluated."""
 
     # The folder of a LoRA adapter (PEFT), which is merged into the model before the run.
@@ -157,7 +155,7 @@ class ExpertSettings(ModelSettings, key="expert."):
 
 
 @dataclass
-class AmateurSettings(ModelSettings, key="amateur."):
+class AmateurSettings(ModelSettings):
     """The weaker model, which scores the expert's prefixes and is never trained."""
 
     # Early exit: the expert without these layers, counted from 0.
@@ -165,7 +163,7 @@ class AmateurSettings(ModelSettings, key="amateur."):
 
 
 @dataclass
-class SourceSettings(_Checked, key="source."):
+class SourceSettings(_Checked):
     """A set of questions: its repository or file, and the format of its rows."""
 
     name: str = REQUIRED
@@ -186,7 +184,7 @@ class SourceSettings(_Checked, key="source."):
 
 
 @dataclass
-class DataSettings(SourceSettings, key="data."):
+class DataSettings(SourceSettings):
     """The questions to sample from; only some methods read their answers."""
 
     # The first N of a seeded shuffle; null: all, in order.
@@ -205,7 +203,7 @@ class DataSettings(SourceSettings, key="data."):
 
 
 @dataclass
-class BenchmarkSettings(SourceSettings, key="benchmark."):
+class BenchmarkSettings(SourceSettings):
     """Questions with reference answers."""
 
     version: int = 1  # increased when the prompt or the grading changes
@@ -213,7 +211,7 @@ class BenchmarkSettings(SourceSettings, key="benchmark."):
 
 
 @dataclass
-class PromptSettings(_Checked, key="prompt."):
+class PromptSettings(_Checked):
     """The form of a prompt; see `conf/prompt/`. A file with `base: NAME` changes another form."""
 
     name: str = ""  # the file's, without its ending
@@ -233,7 +231,7 @@ class PromptSettings(_Checked, key="prompt."):
 
 
 @dataclass
-class MethodSettings(_Checked, key="method."):
+class MethodSettings(_Checked):
     """Four registered choices, which `pipeline.method` checks, and their parameters."""
 
     name: str = REQUIRED  # also in tables and on pages
@@ -250,10 +248,10 @@ class MethodSettings(_Checked, key="method."):
 
 
 @dataclass
-class ServerSettings(_Checked, key="server."):
+class ServerSettings(_Checked):
     """The server of the engine `server`; the variable LR_EXP_API_KEY holds its key."""
 
-    url: str | None = _neutral(None)  # http://HOST:PORT, with or without /v1
+    url: str | None = _neutral(None)  # http://HOST:PORT/PATH, with or without /v1
     model: str | None = None  # the expert's name there; null: the only model that it lists
     concurrency: Annotated[int, "[1, 4096]"] = _neutral(32)  # requests at once
     timeout: Annotated[float, "(0, 86400]"] = _neutral(600.0)  # seconds without a response
@@ -267,7 +265,7 @@ class ServerSettings(_Checked, key="server."):
 
 
 @dataclass
-class SamplerSettings(_Checked, key="sampler."):
+class SamplerSettings(_Checked):
     """How trajectories are generated and scored."""
 
     # What generates the expert's answers; both models score them in this process in each case.
@@ -286,7 +284,7 @@ class SamplerSettings(_Checked, key="sampler."):
 
 
 @dataclass
-class DistillerSettings(_Checked, key="distiller."):
+class DistillerSettings(_Checked):
     """LoRA tuning of the expert; the defaults are those of the published code."""
 
     steps: Annotated[int, COUNT] = 1000  # optimizer steps
@@ -345,7 +343,7 @@ class DistillerSettings(_Checked, key="distiller."):
 
 
 @dataclass
-class EvaluatorSettings(_Checked, key="evaluator."):
+class EvaluatorSettings(_Checked):
     """Pass@1 evaluation with the prompt of the Qwen2.5-Math toolkit."""
 
     engine: Annotated[str, ENGINES] = "transformers"  # see `sampler.engine`
@@ -411,7 +409,7 @@ class EvaluatorSettings(_Checked, key="evaluator."):
 
 
 @dataclass
-class WandbSettings(_Checked, key="wandb."):
+class WandbSettings(_Checked):
     """Weights & Biases. `auto` is online if there is a login, else offline."""
 
     mode: Annotated[str, ("auto", "online", "offline", "disabled")] = "auto"
@@ -427,7 +425,7 @@ class WandbSettings(_Checked, key="wandb."):
 
 
 @dataclass
-class Settings(_Checked, key=""):
+class Settings(_Checked):
     """All settings of a run, as written after `python -m lr_exp`."""
 
     expert: ExpertSettings = field(default_factory=ExpertSettings)
@@ -457,13 +455,9 @@ class Settings(_Checked, key=""):
     hub_root: str | None = _neutral(None)  # a folder that mirrors hub data sets by their ids
     store: str = _neutral("runs/store")
     # Folders of the user's own options. Not a key: --config-dir and `compose(config_dir=)` set it.
-    config_dirs: list[str] = field(
-        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
-    )
+    config_dirs: list[str] = field(default_factory=list, metadata=_NOT_A_KEY)
     # The overrides that the settings were composed from. Not a key either.
-    overrides: list[str] = field(
-        default_factory=list, metadata={**_NEUTRAL, "omegaconf_ignore": True}
-    )
+    overrides: list[str] = field(default_factory=list, metadata=_NOT_A_KEY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

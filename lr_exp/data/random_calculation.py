@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lr_exp.config.settings import SourceSettings
 from lr_exp.errors import did_you_mean
 
 SPLITS = ("train", "test")
@@ -28,27 +29,16 @@ class _Expression:
     key: str  # the same for `3 + 4` and `4 + 3`
 
 
-def random_calculations(
-    operations: Sequence[str],
-    operands: Sequence[int],
-    *,
-    depth: int,
-    count: int,
-    seed: int,
-    split: str,
-) -> Iterator[dict[str, str]]:
+def random_calculations(source: SourceSettings) -> Iterator[dict[str, str]]:
     """Yields `count` distinct questions with their answers: `What is (3 + 4) * 2?`, `14`.
 
     A larger count starts with the questions of a smaller one. A hash assigns half of the questions
-    to each split. `3 + 4` and `4 + 3` are one question.
-
-    Args:
-        operations: of add, subtract and multiply; each is drawn equally often.
-        operands: the smallest and the largest one.
-        depth: number of operations in a question.
+    to each split. `3 + 4` and `4 + 3` are one question. Each operation is drawn equally often.
 
     Raises ValueError: a setting is invalid, or there are fewer distinct questions than `count`.
     """
+    operations, operands, split = source.operations, source.operands, source.split
+    count = source.count or 0
     for name in operations:
         if name not in _OPERATIONS:
             raise ValueError(f"unknown operation {name!r}.{did_you_mean(name, _OPERATIONS)}")
@@ -57,11 +47,11 @@ def random_calculations(
     if len(operands) != 2 or operands[0] > operands[1]:
         raise ValueError(f"operands={[*operands]}: write the smallest and the largest, as [1,9]")
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}.{did_you_mean(split, SPLITS)}")
-    rng = random.Random(f"{split}/{seed}")
+        raise ValueError(f"unknown split {split!r}.{did_you_mean(str(split), SPLITS)}")
+    rng = random.Random(f"{split}/{source.seed}")
     asked: set[str] = set()
     for _ in range(100 * count + 1000):
-        drawn = _draw(rng, operations, operands, depth)
+        drawn = _draw(rng, operations, operands, source.depth)
         is_test = hashlib.sha256(drawn.key.encode()).digest()[0] % 2 == 0
         if drawn.key not in asked and is_test == (split == "test"):
             asked.add(drawn.key)

@@ -112,23 +112,16 @@ def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
             f"{_where(source)}: format {source.format} needs {family}{_key(source, 'split')} and "
             f"{_key(source, 'count')}."
         )
-    count, seed, split = source.count, source.seed, source.split
+    count = source.count
     if count > _MAX_GENERATED:
         raise UserError(f"{_key(source, 'count')}={count}: the maximum is {_MAX_GENERATED:,}.")
     try:
         if is_micro:
             from lr_exp.micro.world import iter_problems  # only for this format
 
-            yield from map(vars, iter_problems(source.configs[0], count, seed, split))
+            yield from map(vars, iter_problems(source.configs[0], count, source.seed, source.split))
         else:
-            yield from random_calculations(
-                source.operations,
-                source.operands,
-                depth=source.depth,
-                count=count,
-                seed=seed,
-                split=split,
-            )
+            yield from random_calculations(source)
     except ValueError as error:
         raise UserError(f"{_where(source)}: {error}") from error
 

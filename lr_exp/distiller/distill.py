@@ -1,6 +1,5 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,17 +26,13 @@ from lr_exp.models.packing import pass_size
 from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
-from lr_exp.store import write_atomically
+from lr_exp.store import json_lines, write_atomically
 
 _CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
-    supervision: Supervision,
-    expert: LanguageModel,
-    folder: Path,
-    settings: DistillerSettings,
-    training: Training,
+    supervision: Supervision, expert: LanguageModel, folder: Path, training: Training
 ) -> dict[str, Any]:
     """Tunes the expert and writes `adapter/` (PEFT) and `history.jsonl` into `folder`.
 
@@ -53,7 +48,7 @@ def distill(
         steps trained, repeats counted), `kept_steps` (distinct ones), `tokens_read` (by passes),
         `flops` (without the gradients of the few tuned weights), `final_loss`.
     """
-    seed, device = training.seed, training.device
+    settings, seed, device = training.settings, training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = distributed.run_identically(lambda: plan_batches(supervision, settings, seed))
     size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
@@ -64,27 +59,20 @@ def distill(
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
     try:
-        if is_sharded(settings):
+        if training.is_sharded:
             shard(model, device)
-        trainer = ContrastTrainer(
-            model,
-            settings,
-            training,
-            vocabulary_size=expert.vocabulary_size,
-            sharded=is_sharded(settings),
-        )
+        trainer = ContrastTrainer(model, training, expert.vocabulary_size)
         config = cast(LoraConfig, model.peft_config["default"])
         config.base_model_name_or_path = training.base_location
         config.revision = training.base_revision
         config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
-        _train(trainer, model, batches, folder, settings, training)
+        _train(trainer, model, batches, folder)
         if distributed.is_rank0():
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
-            history = "".join(json.dumps(entry) + "\n" for entry in trainer.history)
-            write_atomically(folder / HISTORY, history)
+            write_atomically(folder / HISTORY, json_lines(trainer.history))
             (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
-        if not is_sharded(settings):  # a sharded model is discarded as a whole
+        if not training.is_sharded:  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
     return {
         "optimizer_steps": settings.steps,
@@ -98,14 +86,10 @@ def distill(
 
 
 def _train(
-    trainer: ContrastTrainer,
-    model: PeftModel,
-    batches: Sequence[dict[str, Any]],
-    folder: Path,
-    settings: DistillerSettings,
-    training: Training,
+    trainer: ContrastTrainer, model: PeftModel, batches: Sequence[dict[str, Any]], folder: Path
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
+    training, settings = trainer.training, trainer.training.settings
     checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
     logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
@@ -133,11 +117,6 @@ def _train(
             is_due = step % (logs_between * settings.log_every) == 0
             if is_due and not is_last and distributed.is_rank0():
                 trainer.save(checkpoint)
-
-
-def is_sharded(settings: DistillerSettings) -> bool:
-    """Whether the ranks of this run hold the expert together while it is tuned."""
-    return settings.parallel == "fsdp" and distributed.is_distributed()
 
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:

@@ -35,14 +35,20 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # see `losses`
 
 @dataclass(frozen=True)
 class Training:
-    """What a training needs besides the distiller's settings."""
+    """What a training needs besides the supervision and the expert."""
 
+    settings: DistillerSettings
     loss: Loss
     seed: int
     device: str
     base_location: str  # the base model that the adapter's config names ...
     base_revision: str | None  # ... and its hub commit
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the ranks of this run hold the expert together while it is tuned."""
+        return self.settings.parallel == "fsdp" and distributed.is_distributed()
 
 
 def pass_losses(
@@ -90,20 +96,13 @@ class ContrastTrainer:
     passes and ranks, and is the same on every rank.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        settings: DistillerSettings,
-        training: Training,
-        *,
-        vocabulary_size: int,  # how many of the model's rows have a token
-        sharded: bool,  # over the ranks, see `sharding`
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, training: Training, vocabulary_size: int) -> None:
+        """`vocabulary_size` is how many of the model's rows have a token."""
+        settings = training.settings
         self.step = 0  # optimizer steps done
         self.history: list[dict[str, float]] = []  # what `log` has returned
-        self._model, self._max_grad_norm = model, settings.max_grad_norm
-        self._loss, self._seed, self._device = training.loss, training.seed, training.device
-        self._vocabulary_size, self._sharded = vocabulary_size, sharded
+        self.training, self._model, self._device = training, model, training.device
+        self._vocabulary_size, self._sharded = vocabulary_size, training.is_sharded
         self._tuned = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self._tuned.values(),
@@ -169,7 +168,7 @@ class ContrastTrainer:
                 f"the loss is {loss.item()} at optimizer step {self.step + 1}: lower "
                 "distiller.learning_rate, or try dtype=float32."
             )
-        norm = clip_grad_norm_(self._tuned.values(), self._max_grad_norm)
+        norm = clip_grad_norm_(self._tuned.values(), self.training.settings.max_grad_norm)
         learning_rate = float(self._scheduler.get_last_lr()[0])
         self._unlogged.append(_StepMetrics(loss, entropies, kept_steps, norm, learning_rate))
         self._optimizer.step()
@@ -214,10 +213,13 @@ class ContrastTrainer:
         """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
         total, entropy = torch.zeros((), device=self._device), 0.0
         for one in passes:
-            self._seed_dropout(one.number)
+            # The dropout's seed is hashed because a CPU generator uses only its low 32 bits, which
+            # must differ between neighboring optimizer steps and seeds.
+            place = [self.training.seed, self.step, one.number]
+            torch.manual_seed(int(digest(place)[:16], 16))
             try:
                 losses, entropies = pass_losses(
-                    self._model, one.content, self._vocabulary_size, self._loss
+                    self._model, one.content, self._vocabulary_size, self.training.loss
                 )
                 # The sum over passes divided by the number of kept steps in the batch: the division
                 # into passes has no effect.
@@ -235,13 +237,6 @@ class ContrastTrainer:
             total += loss.detach()
             entropy += one.weight * float(entropies.sum())
         return total, entropy
-
-    def _seed_dropout(self, number: int) -> None:
-        """Seeds torch for a pass of this optimizer step, on every device."""
-        # Hashed because a CPU generator uses only the low 32 bits of its seed, which must differ
-        # between neighboring optimizer steps and seeds.
-        place = [self._seed, self.step, number]
-        torch.manual_seed(int(digest(place)[:16], 16))
 
 
 def _summed_over_ranks(

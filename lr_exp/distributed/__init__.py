@@ -28,5 +28,4 @@ from lr_exp.distributed.signals import stop_request as stop_request
 
 all_gather, all_reduce = GROUP.all_gather, GROUP.all_reduce
 join, leave = GROUP.join, GROUP.leave
-check_peers, peer_lost_error = GROUP.check_peers, GROUP.peer_lost_error
-report_end, report_failure = GROUP.report_end, GROUP.report_failure
+check_peers, report_failure = GROUP.check_peers, GROUP.report_failure

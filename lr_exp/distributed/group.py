@@ -104,26 +104,20 @@ class ProcessGroup:
         """Every rank's value, in rank order, on every rank."""
         if not self.is_joined:
             return [value]
-        import torch.distributed as dist
-
         values: list[Any] = [None] * world_size()
-        self._exchange(lambda group: dist.all_gather_object(values, value, group=group))
+        self._exchange(lambda dist: dist.all_gather_object(values, value, group=self._group))
         return values
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
-        import torch.distributed as dist
-
         values = [value]
-        self._exchange(lambda group: dist.broadcast_object_list(values, src=0, group=group))
+        self._exchange(lambda dist: dist.broadcast_object_list(values, src=0, group=self._group))
         return value if is_rank0() else values[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value on rank 0; an empty list on the others."""
-        import torch.distributed as dist
-
         values: list[Any] | None = [None] * world_size() if is_rank0() else None
-        self._exchange(lambda group: dist.gather_object(value, values, dst=0, group=group))
+        self._exchange(lambda dist: dist.gather_object(value, values, dst=0, group=self._group))
         return values or []
 
     def all_reduce(self, tensors: Sequence["Tensor"]) -> None:
@@ -131,16 +125,18 @@ class ProcessGroup:
         if not self.is_joined or not tensors:
             return
         import torch
-        import torch.distributed as dist
 
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        self._exchange(lambda _: dist.all_reduce(flat))
+        self._exchange(lambda dist: dist.all_reduce(flat))
         for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.detach().copy_(summed.view_as(tensor))
 
     def _exchange(self, exchange: Callable[[Any], object]) -> None:
+        """Calls `exchange` with `torch.distributed`; raises PeerLostError if a rank is gone."""
+        import torch.distributed as dist
+
         try:
-            exchange(self._group)
+            exchange(dist)
         except RuntimeError as error:
             self.check_peers()
             raise PeerLostError(

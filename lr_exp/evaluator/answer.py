@@ -5,6 +5,7 @@ Outputs are stored ungraded, so that they can be graded again without the model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from lr_exp.inference.generation import (
     render_prompts,
     single_decoding,
 )
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import SharedVocabulary, text_of
@@ -37,11 +38,14 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampled answers to each question, instead of a greedy one; see `single_decoding`."""
+    """Sampled answers to each question; see `single_decoding`."""
 
     samples: int = 1
     temperature: float = 1.0
     seed: int = 0
+
+
+GREEDY = Sampling(temperature=0.0)
 
 
 class Contrast(NamedTuple):
@@ -61,13 +65,13 @@ def answer(
     prompt: Prompt,
     max_new_tokens: int,
     batch_size: int,
-    sampling: Sampling | None = None,
+    sampling: Sampling = GREEDY,
     contrast: Contrast | None = None,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
     """Writes one shard of outputs per batch to `folder`; existing shards are kept.
 
-    Decoding is greedy without `sampling` and `contrast`, which exclude each other.
+    With `contrast` the answers are not sampled.
 
     Args:
         sampling: the index of a row is its question's index times `samples` plus the sample's
@@ -79,41 +83,22 @@ def answer(
         Counts: `questions` (each counted `samples` times), `tokens` generated, `finished` (ended by
         a stop token).
     """
-
-    def render(reader: LanguageModel) -> list[list[int]]:
-        ids = [question.id for question in questions]
-        return render_prompts(reader, ids, [*map(question_text, questions)], prompt)
-
-    stop = form_for(language_model.tokenizer, prompt).stop
-    samples = sampling.samples if sampling else 1
+    render = partial(render_prompts, questions=questions, prompt=prompt, text=question_text)
+    samples = sampling.samples
     prompts, questions = repeated(render(language_model), samples), repeated(questions, samples)
+    stop = form_for(language_model.tokenizer, prompt).stop
+    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": stop}
     if contrast is not None:
-        decoding = contrastive_decoding(
-            language_model,
-            contrast.amateur,
-            prompts,
-            render(contrast.amateur),
-            shared=contrast.shared,
-            alpha=contrast.alpha,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-        )
+        pair = ModelPair(language_model, contrast.amateur, contrast.shared)
+        others = render(contrast.amateur)
+        decoding = contrastive_decoding(pair, prompts, others, alpha=contrast.alpha, **limits)
     else:
-        decoding = single_decoding(
-            language_model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=sampling.temperature if sampling else 0.0,
-            seed=sampling.seed if sampling else 0,
-            stop=stop,
-            generate=generate,
-        )
+        limits |= {"temperature": sampling.temperature, "seed": sampling.seed}
+        decoding = single_decoding(language_model, prompts, generate=generate, **limits)
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         ids = decoded.token_ids
         text = text_of(language_model.tokenizer, ids)
         return {"question_id": questions[index].id, "output": text, "token_ids": ids}
 
-    return decode_into_shards(
-        prompts, decoding, folder, COLUMNS, row, name=name, batch_size=batch_size
-    )
+    return decode_into_shards(decoding, folder, COLUMNS, row, name=name, batch_size=batch_size)

@@ -60,11 +60,8 @@ def force(
         forced_text: ends in `\boxed{`.
     """
     forced_ids = continuation_ids(language_model.tokenizer, forced_text)
-    ids, texts = [one.id for one in questions], [*map(question_text, questions)]
-    prompts = []
-    for rendered, answer in zip(
-        render_prompts(language_model, ids, texts, prompt), answers, strict=True
-    ):
+    asked, prompts = render_prompts(language_model, questions, prompt, question_text), []
+    for rendered, answer in zip(asked, answers, strict=True):
         kept = [token for token in answer if token not in language_model.stop_ids]
         if language_model.context is not None:
             room = language_model.context - len(rendered) - len(forced_ids) - _MAX_NEW_TOKENS
@@ -77,7 +74,7 @@ def force(
     def row(index: int, decoded: Any) -> dict[str, Any]:
         return {"text": forced_text + text_of(language_model.tokenizer, decoded.token_ids)}
 
-    decode_into_shards(prompts, decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
+    decode_into_shards(decoding, folder, _COLUMNS, row, name=name, batch_size=batch_size)
 
 
 def grade_forced(questions: Sequence[Question], folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 python -m lr_exp.evaluator.grade answers.jsonl [--out FILE]
 """
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import Annotated, Any
 from lr_exp.config.settings import ANSWER_KINDS, check_value
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.questions import Question
-from lr_exp.errors import UserError, command, guard_tracebacks, parser_of
+from lr_exp.errors import UserError, command, parser_of, run_program
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.verify import check_reference, verify
-from lr_exp.store import write_atomically
+from lr_exp.store import json_lines, write_atomically
 
 VERSION = 3  # increase it when `extract`, `verify` or `votes` changes, to grade answers again
 
@@ -128,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     records = regrade(options.answers)
     if options.out:
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         try:  # a truncated output may end in half a surrogate pair, which UTF-8 cannot encode
-            write_atomically(options.out, lines.encode("utf-8", "backslashreplace"))
+            content = json_lines(records).encode("utf-8", "backslashreplace")
+            write_atomically(options.out, content)
         except OSError as error:
             raise UserError(
                 f"--out {options.out} cannot be written ({error.strerror}). Pass a file in an "
@@ -146,5 +144,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -3,30 +3,29 @@
 The `*_decoding` functions return the ways to decode a batch; `decode_into_shards` runs one of them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lr_exp import distributed
+from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.decoding import Decoded, PromptedModel, StopStrings, decode
 from lr_exp.inference.engines import Generate, Request
 from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.inference.strategies import Strategy, contrastive, greedy, sampled
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
-from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
 from lr_exp.store import digest
-from lr_exp.store.shards import count_rows, encoded, shard_number, shard_paths, write_encoded
+from lr_exp.store.shards import encoded, read_table, shard_paths, shard_sizes, write_encoded
 
 _ADVICE = (
     "lower the stage's max_new_tokens (sampler.max_new_tokens, evaluator.max_new_tokens), or use "
@@ -40,8 +39,9 @@ WINDOW = 1024
 
 @dataclass(frozen=True)
 class BatchDecoder:
-    """A way to decode a batch, and the models that it runs."""
+    """Prompts, a way to decode a batch of them, and the models that it runs."""
 
+    prompts: Sequence[Sequence[int]]  # token ids; their lengths determine the batches
     models: tuple[Any, ...]
     # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
     # shard (if the batch was split to fit in memory); returns the answers in this order.
@@ -63,21 +63,27 @@ def batches_by_length(
 
 
 def render_prompts(
-    language_model: LanguageModel, ids: Sequence[str], texts: Sequence[str], prompt: Prompt
+    language_model: LanguageModel,
+    questions: Iterable[Question],
+    prompt: Prompt,
+    text: Callable[[Question], str],
 ) -> list[list[int]]:
-    """Token ids of each prompt; raises UserError, on all ranks, if one fills the context."""
+    """Token ids of each question's prompt, which shows its `text`.
 
-    def render(question_id: str, text: str) -> list[int]:
-        rendered = render_prompt(language_model.tokenizer, text, prompt)
+    Raises UserError, on all ranks, if one fills the context.
+    """
+
+    def render(question: Question) -> list[int]:
+        rendered = render_prompt(language_model.tokenizer, text(question), prompt)
         if language_model.context is not None and len(rendered) >= language_model.context:
             raise UserError(
-                f"question {question_id}: its prompt has {len(rendered)} tokens, but "
+                f"question {question.id}: its prompt has {len(rendered)} tokens, but "
                 f"{language_model.name} has a context of {language_model.context}: shorten or "
                 "remove the question."
             )
         return rendered
 
-    return distributed.run_identically(lambda: list(map(render, ids, texts)))
+    return distributed.run_identically(lambda: list(map(render, questions)))
 
 
 def single_decoding(
@@ -114,7 +120,7 @@ def single_decoding(
         def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
             return [ends.truncated(one) for one in generate([request(i) for i in batch])]
 
-        return BatchDecoder((), decode_batch)
+        return BatchDecoder(prompts, (), decode_batch)
 
     def strategy(number: int, start: int) -> Strategy:
         if not temperature:
@@ -129,12 +135,10 @@ def single_decoding(
 
 
 def contrastive_decoding(
-    expert: LanguageModel,
-    amateur: LanguageModel,
+    pair: ModelPair,
     prompts: Sequence[Sequence[int]],
     amateur_prompts: Sequence[Sequence[int]],
     *,
-    shared: SharedVocabulary,
     alpha: float,
     max_new_tokens: int,
     stop: Sequence[str] = (),
@@ -145,8 +149,9 @@ def contrastive_decoding(
     because they are different tokens in its vocabulary, or missing from it. The expert's stop
     tokens end an answer.
     """
-    readers = [PromptedModel(expert, prompts), PromptedModel(amateur, amateur_prompts, shared)]
-    strategy = contrastive(shared, alpha)
+    amateur = PromptedModel(pair.amateur, amateur_prompts, pair.shared)
+    readers = [PromptedModel(pair.expert, prompts), amateur]
+    strategy = contrastive(pair.shared, alpha)
     return _decoding(readers, lambda *_: strategy, max_new_tokens, stop)
 
 
@@ -160,16 +165,16 @@ def _decoding(
     ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
     def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
-        models = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
+        own = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
         chosen = strategy(number, start)
-        answers = decode(models, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
+        answers = decode(own, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
         return [ends.truncated(one) for one in answers]
 
-    return BatchDecoder(tuple(one.language_model.model for one in readers), decode_batch)
+    models = tuple(one.language_model.model for one in readers)
+    return BatchDecoder(readers[0].prompts, models, decode_batch)
 
 
 def decode_into_shards(
-    prompts: Sequence[Sequence[int]],
     decoder: BatchDecoder,
     folder: Path,
     columns: Sequence[tuple[str, pa.DataType]],
@@ -186,7 +191,6 @@ def decode_into_shards(
     decoded in parts but still written as one shard.
 
     Args:
-        prompts: token ids; their lengths determine the batches.
         decoder: must be deterministic for a given batch.
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
@@ -199,9 +203,7 @@ def decode_into_shards(
     """
     schema = pa.schema([*_COLUMNS, *columns])
     adaptive = AdaptiveBatchSize(batch_size, f"{name}: questions", _ADVICE)
-    found = distributed.run_on_rank0(
-        lambda: {shard_number(path): count_rows(path) for path in shard_paths(folder)}
-    )
+    found = distributed.run_on_rank0(lambda: shard_sizes(folder))
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
@@ -213,8 +215,9 @@ def decode_into_shards(
         table = pa.Table.from_pylist(rows, schema=schema)
         return encoded(table), sum(one["tokens"] for one in rows)
 
+    total, done = len(decoder.prompts), sum(found.values())
     with (
-        Progress(name, len(prompts), unit, found=sum(found.values()), also="token") as progress,
+        Progress(name, total, unit, found=done, also="token") as progress,
         prepacked_linear(*decoder.models, copy_shared=True),
     ):
 
@@ -223,16 +226,12 @@ def decode_into_shards(
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        jobs = batches_by_length(prompts, batch_size, found)
+        jobs = batches_by_length(decoder.prompts, batch_size, found)
         distributed.distribute_jobs(jobs, decode_job, save)
     return distributed.run_on_rank0(lambda: _totals(folder))
 
 
 def _totals(folder: Path) -> dict[str, int]:
-    questions = tokens = finished = 0
-    for path in shard_paths(folder):
-        columns = pq.ParquetFile(path).read(["tokens", "finished"])
-        questions += columns.num_rows
-        tokens += int(columns["tokens"].to_numpy().sum())
-        finished += int(columns["finished"].to_numpy().sum())
-    return {"questions": questions, "tokens": tokens, "finished": finished}
+    table = read_table(shard_paths(folder), ["tokens", "finished"])
+    counts = {name: int(table[name].to_numpy().sum()) for name in table.column_names}
+    return {"questions": table.num_rows, **counts}

@@ -19,6 +19,7 @@ from lr_exp.progress import Progress
 # The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.
 FORMS = ("chat", "plain")
 _SORT_WINDOW = 8  # batches that are sorted by length together, to reduce padding
+_ANSWERS_AT_ONCE = 250
 _IGNORE_INDEX = -100
 
 
@@ -106,16 +107,12 @@ def train(
 
 @torch.no_grad()
 def greedy_answers(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    problems: list[Problem],
-    form: str = "chat",
-    batch_size: int = 250,
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], form: str
 ) -> list[str]:
     r"""The model's greedy answer to each question; "" without ``\boxed{...}``."""
     answers = []
-    for start in range(0, len(problems), batch_size):
-        chunk = problems[start : start + batch_size]
+    for start in range(0, len(problems), _ANSWERS_AT_ONCE):
+        chunk = problems[start : start + _ANSWERS_AT_ONCE]
         prompts = [render(tokenizer, problem.question, form) for problem in chunk]
         batch: Any = tokenizer(prompts, padding=True, return_tensors="pt")  # on the left
         generator: Any = model  # the type checker does not see the class with `generate`

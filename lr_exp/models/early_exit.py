@@ -27,28 +27,23 @@ def early_exit(expert: LanguageModel, drop_layers: tuple[int, ...], name: str) -
     """
     total = expert.model.config.get_text_config().num_hidden_layers
     _check_layers(tuple(sorted(drop_layers)), total)
-    kept = [layer for layer in range(total) if layer not in drop_layers]
+    model = _with_layers(expert.model, [n for n in range(total) if n not in drop_layers])
     _, _, whole = _layers(expert.model)
-    layers = [_with_layer_index(whole[old], new) for new, old in enumerate(kept)]
-    model = with_layers(expert.model, layers, kept)
     if not _skips(expert.model, [whole[layer] for layer in drop_layers], model):
         raise _unsuitable(expert.model)
     first = min(drop_layers)
     return replace(expert, name=name, model=model, shared_with=expert.model, shared_layers=first)
 
 
-def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> Any:
-    """A shallow copy of the model with other decoder layers; everything else is shared.
-
-    `sources` are the indices of the layers of `model` whose attention types they have.
-    """
-    path, list_name, _ = _layers(model)
+def _with_layers(model: Any, kept: Sequence[int]) -> Any:
+    """A shallow copy of the model with some of its decoder layers; everything else is shared."""
+    path, list_name, whole = _layers(model)
     config = copy.deepcopy(model.config)
     text = config.get_text_config()
     for name, value in list(vars(text).items()):
         if isinstance(value, list) and len(value) == text.num_hidden_layers:
-            setattr(text, name, [value[index] for index in sources])  # such as layer_types
-    text.num_hidden_layers = len(layers)
+            setattr(text, name, [value[index] for index in kept])  # such as layer_types
+    text.num_hidden_layers = len(kept)
     twin = part = _shallow_copy(model)
     for name in path.split("."):
         part.config = config
@@ -56,6 +51,7 @@ def with_layers(model: Any, layers: Sequence[Any], sources: Sequence[int]) -> An
         part._modules[name] = child
         part = child
     part.config = text
+    layers = [_with_layer_index(whole[old], new) for new, old in enumerate(kept)]
     part._modules[list_name] = torch.nn.ModuleList(layers)
     return twin
 
@@ -145,31 +141,17 @@ def shared_layer_logits(
     if not count or not same_input:
         return None
     (*_, whole), (*_, layers) = _layers(expert.model), _layers(amateur.model)
-    captured: list[Any] = []
-    handle = whole[count - 1].register_forward_hook(
-        lambda _, inputs, output: captured.append(output)
-    )
+    outputs: list[Any] = []  # of the last shared layer
+    handle = whole[count - 1].register_forward_hook(lambda *args: outputs.append(args[-1]))
     try:
         expert_logits = read_logits(expert.model, expert_pack)
     finally:
         handle.remove()
-    shared = _PrecomputedLayers(layers[count - 1], captured[0])
-    sources = range(count - 1, len(layers))
-    rest = with_layers(amateur.model, [shared, *layers[count:]], sources)
-    return expert_logits, read_logits(rest, amateur_pack)
-
-
-class _PrecomputedLayers(torch.nn.Module):
-    """Stands in for the shared first layers and returns the output of the last one."""
-
-    def __init__(self, last_layer: Any, output: Any) -> None:
-        super().__init__()
-        # Set in __dict__ so that `last_layer` does not become a submodule.
-        self.__dict__.update(_last_layer=last_layer, _output=output)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._output
-
-    def __getattr__(self, name: str) -> Any:
-        # Some decoders read a layer's attention type.
-        return getattr(self.__dict__["_last_layer"], name)
+    shared = layers[:count]
+    for layer in shared:  # which are the amateur's own copies
+        vars(layer)["forward"] = lambda *_, **__: outputs[0]
+    try:
+        return expert_logits, read_logits(amateur.model, amateur_pack)
+    finally:
+        for layer in shared:
+            del vars(layer)["forward"]

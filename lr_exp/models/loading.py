@@ -3,7 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lr_exp.errors import UserError, first_line, warn_once
 from lr_exp.models.locating import (
@@ -14,7 +14,7 @@ from lr_exp.models.locating import (
     read_config,
 )
 from lr_exp.models.prompts import allow_control_tokens, pin_date, stop_token_ids
-from lr_exp.models.vocabulary import tokens_with_rows
+from lr_exp.models.vocabulary import SharedVocabulary, tokens_with_rows
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,14 @@ class LanguageModel:
         Attention, which depends on lengths, is left out.
         """
         return 2.0 * tokens * sum(one.numel() for one in self.model.parameters())
+
+
+class ModelPair(NamedTuple):
+    """Expert and amateur with the token ids on which they are compared."""
+
+    expert: LanguageModel
+    amateur: LanguageModel
+    shared: SharedVocabulary
 
 
 def load_tokenizer(source: ModelSource) -> Any:

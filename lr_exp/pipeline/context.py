@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from lr_exp.errors import printable
 from lr_exp.inference.engines import Engine, Generate, last_known_identity
 from lr_exp.inference.memory import free_memory, peak_memory_bytes, reset_peak_memory
 from lr_exp.models import early_exit, loading, locating
-from lr_exp.models.loading import LanguageModel
-from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
+from lr_exp.models.loading import LanguageModel, ModelPair
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs, versions_of
 from lr_exp.store import Artifact, Recipe, Store, digest
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder, returns facts
@@ -90,14 +89,16 @@ class LoadedModels:
         free_memory()
         return self._load_on(self._inputs.expert, "cpu")
 
-    def pair(self) -> tuple[LanguageModel, LanguageModel]:
+    def pair(self) -> ModelPair:
         """Expert and amateur, to score with. The amateur is not cached."""
-        expert, amateur = self.expert(), self._inputs.amateur
-        if amateur.fingerprint == self._inputs.expert.fingerprint:
-            return expert, expert
-        if amateur.drop_layers:
-            return expert, early_exit.early_exit(expert, amateur.drop_layers, amateur.name)
-        return expert, self._load(amateur)
+        expert, source = self.expert(), self._inputs.amateur
+        if source.fingerprint == self._inputs.expert.fingerprint:
+            amateur = expert
+        elif source.drop_layers:
+            amateur = early_exit.early_exit(expert, source.drop_layers, source.name)
+        else:
+            amateur = self._load(source)
+        return ModelPair(expert, amateur, self._inputs.shared)
 
     def amateur(self) -> LanguageModel:
         """The amateur, to generate with.
@@ -105,10 +106,10 @@ class LoadedModels:
         An early exit gets weights of its own: the expert's may carry an adapter at the time.
         """
         if "amateur" not in self._loaded:
-            amateur = self._inputs.amateur
-            model = self._load(replace(amateur, drop_layers=()))
-            if amateur.drop_layers:
-                model = early_exit.early_exit(model, amateur.drop_layers, amateur.name)
+            source = self._inputs.amateur
+            model = self._load(source)
+            if source.drop_layers:
+                model = early_exit.early_exit(model, source.drop_layers, source.name)
             self._loaded["amateur"] = model
         return self._loaded["amateur"]
 
@@ -157,7 +158,7 @@ class LoadedModels:
                 lambda: last_known_identity(engine, remembered)
             )
         # Prompts are rendered here, whatever generates.
-        return identities[part] | {name: version(name) for name in RENDERING_PACKAGES}
+        return identities[part] | versions_of(RENDERING_PACKAGES)
 
     def _engine(self, part: str) -> Engine | None:
         """The engine of a part of the settings; None for the model itself."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,15 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
         },
     )
 
-    def log(step: int, metrics: dict[str, float]) -> None:
-        context.log("distill", step, metrics)
+    log = partial(context.log, "distill")
 
     def build(folder: Path) -> dict[str, Any]:
-        from lr_exp.distiller.distill import distill, is_sharded  # imports peft
+        from lr_exp.distiller.distill import distill  # imports peft
         from lr_exp.distiller.trainer import Training
 
         models = context.models
         training = Training(
+            settings,
             loss=inputs.method.loss,
             seed=inputs.settings.seed,
             device=inputs.device,
@@ -86,8 +87,8 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             on_log=log,
         )
         kept = Supervision.load(supervision.folder)
-        expert = models.expert_to_shard() if is_sharded(settings) else models.expert()
-        return distill(kept, expert, folder, settings, training)
+        expert = models.expert_to_shard() if training.is_sharded else models.expert()
+        return distill(kept, expert, folder, training)
 
     artifact = context.make(recipe, build, stage="distill", together=True)
     for entry in read_history(artifact.folder) if artifact.reused else ():  # is logged, too

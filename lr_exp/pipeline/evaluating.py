@@ -4,11 +4,8 @@ Answers and grades are separate artifacts, so that a corrected reference or grad
 answer.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -23,12 +20,12 @@ from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.data.sources import GENERATED
 from lr_exp.evaluator import answer, forcing, grade, votes
 from lr_exp.evaluator.aggregate import aggregate
-from lr_exp.evaluator.answer import Sampling
+from lr_exp.evaluator.answer import GREEDY, Sampling
 from lr_exp.evaluator.prompts import question_text, worked_answer
 from lr_exp.models.prompts import render_solution
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned
-from lr_exp.pipeline.inputs import GRADING_PACKAGES
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, versions_of
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.analyse.decomposition import decompose, forced_correct, has_format
 from lr_exp.report.analyse.paired import Z95
@@ -48,7 +45,7 @@ from lr_exp.report.read.summary import (
     Samples,
 )
 from lr_exp.sampler import score
-from lr_exp.store import Artifact, Recipe, write_atomically
+from lr_exp.store import Artifact, Recipe, json_lines, write_atomically
 from lr_exp.store.run_folder import answers_file, forced_file
 from lr_exp.store.shards import read_by_index
 from lr_exp.tracking import Tracker
@@ -108,9 +105,8 @@ def evaluate_models(
         extra["curve"], extra["curve_seconds"] = [], 0.0
         for snapshot in snapshots:
             evaluations = _evaluate_all(context, snapshot, run.headline)
-            extra["curve"].append(
-                CurvePoint(step=snapshot.step or 0, results=_results(evaluations))
-            )
+            point = CurvePoint(step=snapshot.step or 0, results=_results(evaluations))
+            extra["curve"].append(point)
             extra["curve_seconds"] += sum(one.seconds for one in evaluations.values())
     if evaluator.gap is not None and run.benchmarks:
         extra["gap"], extra["gap_seconds"] = _gap(context, evaluator.gap)
@@ -188,13 +184,13 @@ def _scored_solutions(context: RunContext, benchmark: BenchmarkSettings) -> Arti
     inputs = {"questions": fingerprint(questions), "shared": asdict(run.shared), **models}
 
     def build(_: Path) -> dict[str, Any]:
-        pair = (*context.models.pair(), run.shared)
+        pair = context.models.pair()
 
         def score_one(question: Question) -> list[float]:
             text, solution = question_text(question), worked_answer(question)
-            prompt_ids, ids, _ = render_solution(pair[0].tokenizer, text, solution, prompt)
+            prompt_ids, ids, _ = render_solution(pair.expert.tokenizer, text, solution, prompt)
             row = {"question_id": question.id, "question": text, "prompt_ids": prompt_ids}
-            return score.mean_log_likelihoods(row | {"token_ids": ids}, *pair, prompt)
+            return score.mean_log_likelihoods(row | {"token_ids": ids}, pair, prompt)
 
         nats = np.array([score_one(question) for question in questions])
         shifts = nats[:, 0] - nats[:, 1]
@@ -253,7 +249,7 @@ def evaluate_benchmark(
         {
             "answers": answers.address,
             "questions": fingerprint(questions),  # their references
-            **{name: version(name) for name in GRADING_PACKAGES},
+            **versions_of(GRADING_PACKAGES),
         },
         {"kind": benchmark.answer, "version": benchmark.version},
     )
@@ -263,7 +259,7 @@ def evaluate_benchmark(
         graded = grade.grade_all(asked, outputs, benchmark.answer)
         if samples > 1:
             graded = votes.with_votes(graded, samples)
-        _write_lines(folder, graded)
+        write_atomically(folder / _ANSWERS_FILE, json_lines(graded))
         return aggregate(graded).to_dict()
 
     grades = context.make(recipe, build)
@@ -285,11 +281,6 @@ def evaluate_benchmark(
         graded=grades,
         forced=forced,
     )
-
-
-def _write_lines(folder: Path, records: Sequence[dict[str, Any]]) -> None:
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in records)
-    write_atomically(folder / _ANSWERS_FILE, "".join(lines))
 
 
 def _forced(
@@ -329,7 +320,8 @@ def _forced(
                     **settings,
                 )
         forced = forcing.grade_forced(asked, folder, benchmark.answer)
-        distributed.run_on_rank0(lambda: _write_lines(folder, forced))
+        path, lines = folder / _ANSWERS_FILE, json_lines(forced)
+        distributed.run_on_rank0(lambda: write_atomically(path, lines))
         return {"forced": len(forced), "accuracy": fmean(forced_correct(graded, forced))}
 
     return context.make(recipe, build, together=True)
@@ -342,8 +334,8 @@ def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant
     prompt = run.prompts[variant.form][benchmark.name]
     limits = {"max_new_tokens": evaluator.max_new_tokens, "batch_size": evaluator.batch_size}
     settings: dict[str, Any] = {**limits, "decoder": decoder}
-    sampling = variant.sampling if decoder == "sampled" else None
-    if sampling is not None:
+    sampling = variant.sampling if decoder == "sampled" else GREEDY
+    if decoder == "sampled":
         settings |= asdict(sampling)
     inputs: dict[str, Any] = {
         "questions": prompts_fingerprint(questions),

@@ -1,14 +1,13 @@
 """The identity of a run in a tracker: its id and its name."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from lr_exp.config.method import KINDS
 from lr_exp.config.settings import STAGES, Settings, identity_settings
 from lr_exp.distiller import adapter_files
 from lr_exp.evaluator import answer, forcing, grade
-from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, Inputs, versions_of
 from lr_exp.sampler import records, references, rollout, score, select
 from lr_exp.store import digest
 from lr_exp.tracking import RunIdentity
@@ -33,7 +32,7 @@ def identity_of(settings: Settings, inputs: Inputs, choices: Mapping[str, Any]) 
         inputs.method.identity(*KINDS),
         [[one.name, one.version, one.answer] for one in inputs.benchmarks],
         {module.__name__: module.VERSION for module in _STAGES},
-        {name: version(name) for name in ("peft", *GRADING_PACKAGES)},
+        versions_of(("peft", *GRADING_PACKAGES)),
         inputs.machine,
     ]
     name = settings.wandb.name or _name(choices)

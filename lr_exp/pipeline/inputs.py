@@ -5,7 +5,7 @@ Weights are loaded only to merge `expert.adapter` into the expert.
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -46,14 +46,15 @@ GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
 def versions() -> dict[str, str]:
     """Versions that results depend on, this package's first."""
     packages = (*MODEL_PACKAGES, "peft", "datasets", *GRADING_PACKAGES)
-    return {
-        "lr_exp": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
+    ours = {"lr_exp": __version__, "python": platform.python_version()}
+    return ours | versions_of(packages)
 
 
 class Inputs:
@@ -242,11 +243,6 @@ class Inputs:
                 evaluated[f"benchmark {benchmark.name}"] = asked
         if self.settings.learns_from_questions:
             _ = self.prompt, self.teacher_prompt
-            if self.method.reads("teacher_prompt") and self._teacher_asks_alike():
-                raise UserError(
-                    f"method.teacher_prompt={self.teacher_prompt.form.name} gives the same prompts "
-                    "as sampler.prompt, so there is nothing to distil: choose another form."
-                )
             self._check_method()
             sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:
@@ -257,15 +253,6 @@ class Inputs:
         self._check_stop_strings(self._form, sampled)
         for form in self._forms:
             self._check_stop_strings(form, evaluated)
-
-    def _teacher_asks_alike(self) -> bool:
-        """Whether the first question has the same prompt for teacher and student."""
-        question, tokenizer = question_text(self.questions[0]), self.expert_tokenizer
-        student, teacher = (
-            prompts.render_prompt(tokenizer, question, one)
-            for one in (self.prompt, self.teacher_prompt)
-        )
-        return student == teacher
 
     def _check_words(self, asked: Mapping[str, Sequence[Question]], with_amateur: bool) -> None:
         """Warns, once a model and data set, of many words that the model has no tokens for."""
@@ -307,6 +294,14 @@ class Inputs:
 
     def _check_method(self) -> None:
         method, data = self.method, self.settings.data
+        if method.reads("teacher_prompt"):
+            asked, tokenizer = question_text(self.questions[0]), self.expert_tokenizer
+            teacher = prompts.render_prompt(tokenizer, asked, self.teacher_prompt)
+            if teacher == prompts.render_prompt(tokenizer, asked, self.prompt):
+                raise UserError(
+                    f"method.teacher_prompt={self.teacher_prompt.form.name} gives the same prompts "
+                    "as sampler.prompt, so there is nothing to distil: choose another form."
+                )
         if method.needs("references"):
             try:
                 grade.check_references(self.questions, data.answer)
@@ -379,7 +374,7 @@ class Inputs:
             "dtype": self.dtype,
             # Only where it is set, so that other addresses stay the same.
             **({"attention": chosen} if chosen else {}),
-            **{name: version(name) for name in MODEL_PACKAGES},
+            **versions_of(MODEL_PACKAGES),
         }
 
 

@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lr_exp.config.options import option_folders
 from lr_exp.config.settings import Settings
 from lr_exp.data.questions import Question, questions_of
 from lr_exp.errors import UserError
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, text_of
 from lr_exp.pipeline.context import RunContext
@@ -30,7 +27,7 @@ from lr_exp.sampler import rollout, score
 from lr_exp.sampler.step_table import kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, read_supervision
 from lr_exp.store import Store
-from lr_exp.store.shards import read_by_index, shard_paths
+from lr_exp.store.shards import read_by_index, read_table, shard_paths
 
 _ARTIFACT_FACTS = ("digest", "peak_memory_bytes")  # facts that describe no sample
 
@@ -78,8 +75,8 @@ class Pair:
 
         `(steps, shared ids)` each; row t is the distribution after t generated tokens.
         """
-        models = self.expert, self.amateur, self.shared
-        return score.answer_logits(asdict(answer), *models, self.prompt)
+        pair = ModelPair(self.expert, self.amateur, self.shared)
+        return score.answer_logits(asdict(answer), pair, self.prompt)
 
     def texts(self, token_ids: Iterable[int]) -> list[str]:
         """Each token's text, decoded alone."""
@@ -113,9 +110,8 @@ def load_pair(settings: Settings) -> Pair:
     Raises UserError: a model is missing or damaged, or the vocabularies do not match.
     """
     context = context_of(settings)
-    shared = context.inputs.shared
-    expert, amateur = context.models.pair()
-    return Pair(expert, amateur, shared, settings, context.inputs.prompt)
+    _ = context.inputs.shared  # is checked before weights are loaded
+    return Pair(*context.models.pair(), settings, context.inputs.prompt)
 
 
 def sample(
@@ -154,7 +150,8 @@ def sample(
     masks = kept_by_shard(trajectories.folder, steps.folder, context.inputs.method.select)
     kept = np.concatenate([keep for _, keep in masks])
     places = {row["index"]: place for place, row in enumerate(rows)}
-    frame = _step_frame(steps.folder, kept, rows, places, tokenizer)
+    scores = read_table(shard_paths(steps.folder)).to_pandas().assign(kept=kept)
+    frame = _step_frame(scores, rows, places, tokenizer)
     labels = _label_frame(read_supervision(selected.folder), places, tokenizer)
     facts = {name: fact for name, fact in selected.facts.items() if name not in _ARTIFACT_FACTS}
     return Sample([_answer(row, tokenizer) for row in rows], frame, labels, facts)
@@ -172,15 +169,9 @@ def _answer(row: dict[str, Any], tokenizer: Any) -> Answer:
 
 
 def _step_frame(
-    folder: Path,
-    kept: NDArray[np.bool_],
-    rows: list[dict[str, Any]],
-    places: Mapping[int, int],
-    tokenizer: Any,
+    scores: pd.DataFrame, rows: list[dict[str, Any]], places: Mapping[int, int], tokenizer: Any
 ) -> pd.DataFrame:
-    table = pa.concat_tables(pq.ParquetFile(path).read() for path in shard_paths(folder))
-    scores = table.to_pandas()
-    answers = scores["index"].map(places)
+    answers = [places[index] for index in scores["index"]]
     frame = pd.DataFrame(
         {
             "answer": answers,
@@ -188,7 +179,7 @@ def _step_frame(
             "step": scores["step"],
             "token": _texts(tokenizer, scores["token_id"]),
             "kl_nats": scores["kl"],
-            "kept": kept,
+            "kept": scores["kept"],
             "expert_entropy_nats": scores["expert_entropy"],
             "amateur_entropy_nats": scores["amateur_entropy"],
             "expert_top1": _texts(tokenizer, scores["expert_top1"]),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from lr_exp.pipeline.rank_checks import check_files, check_machines
 from lr_exp.pipeline.sampling import make_supervision, why_nothing_is_kept
 from lr_exp.report.read.summary import Gap, Provenance, RecordedSettings, SampleSummary, Summary
 from lr_exp.sampler.diagnostics import diagnose_pair, diagnose_training
-from lr_exp.store import Store, write_atomically
+from lr_exp.store import Artifact, Store, write_atomically
 from lr_exp.store.inventory import record_reference, record_run
 from lr_exp.store.run_folder import SUMMARY
 from lr_exp.tracking import Tracker
@@ -83,49 +84,46 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
             settings=RecordedSettings(**recorded),
             versions=installed,
         )
-        supervision = tuned = None
-        sample = distill = evaluate = warnings = stopped = None
-        repeats: list[str] = []
+        parts: dict[str, Any] = {}  # one that is missing has no key in the file
+        sample, tuned, repeats = None, None, []
         if "sample" in settings.stages or "distill" in settings.stages:
             supervision, sample = make_supervision(context, folder)
             log_sampling(tracker, sample, supervision)
             warnings = _warn(_pair_warnings(inputs.method, sample))
-            if sample.kept == 0 and "distill" in settings.stages:
-                stopped = why_nothing_is_kept(inputs, sample)
-                log.warning(stopped)
-        if "distill" in settings.stages and supervision and supervision.facts["kept"]:
-            trained = settings_for_epochs(context, supervision)
-            kept, tokens = supervision.facts["kept"], trained.steps * trained.batch_size
-            if trained.batch_answers is not None:
-                drawn = trained.steps * trained.batch_answers
-                tokens = round(kept * drawn / supervision.facts["answers"])
-            repeats = _warn(diagnose_training(kept, tokens))
-            warnings = [*(warnings or []), *repeats]
-            tuned, distill = tune_expert(context, supervision, folder)
-            tracker.artifact(tuned.artifact)
+            if "distill" in settings.stages and sample.kept:
+                repeats = _warn(diagnose_training(*_planned(context, supervision)))
+                tuned, parts["distill"] = tune_expert(context, supervision, folder)
+                tracker.artifact(tuned.artifact)
+            elif "distill" in settings.stages:
+                parts["stopped"] = why_nothing_is_kept(inputs, sample)
+                log.warning(parts["stopped"])
+            parts |= {"sample": sample, "warnings": [*warnings, *repeats]}
         if "evaluate" in settings.stages:
-            evaluate = evaluate_models(context, tuned, tracker, folder)
+            evaluate = parts["evaluate"] = evaluate_models(context, tuned, tracker, folder)
             log_evaluation(tracker, evaluate, folder)
             if evaluate.gap is not None:
                 found = _pair_warnings(inputs.method, sample, evaluate.gap)
-                warnings = [*_warn(found, warnings or []), *repeats]
-        parts = {
-            "sample": sample,
-            "warnings": warnings,
-            "stopped": stopped,
-            "distill": distill,
-            "evaluate": evaluate,
-            "engines": context.models.engine_identities or None,
-            "peak_memory_bytes": context.peak_memory_bytes,
-            "ranks": distributed.world_size() if distributed.is_distributed() else None,
-        }
-        # A part that is None has no key in the file.
-        summary = head.model_copy(update={k: v for k, v in parts.items() if v is not None})
+                parts["warnings"] = [*_warn(found, parts.get("warnings", [])), *repeats]
+        if context.models.engine_identities:
+            parts["engines"] = context.models.engine_identities
+        if distributed.is_distributed():
+            parts["ranks"] = distributed.world_size()
+        parts["peak_memory_bytes"] = context.peak_memory_bytes
+        summary = head.model_copy(update=parts)
         log_headlines(tracker, summary)
     write_atomically(folder / SUMMARY, summary.to_json())
     if distributed.is_rank0():
         write_page(folder)
     return summary
+
+
+def _planned(context: RunContext, supervision: Artifact) -> tuple[int, int]:
+    """The number of kept steps, and how many a training on them will take."""
+    kept, trained = supervision.facts["kept"], settings_for_epochs(context, supervision)
+    if trained.batch_answers is None:
+        return kept, trained.steps * trained.batch_size
+    drawn = trained.steps * trained.batch_answers
+    return kept, round(kept * drawn / supervision.facts["answers"])
 
 
 def _pair_warnings(

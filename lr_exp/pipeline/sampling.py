@@ -5,7 +5,6 @@ import json
 import logging
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs
+from lr_exp.pipeline.inputs import RENDERING_PACKAGES, Inputs, versions_of
 from lr_exp.pipeline.trajectories import Trajectories
 from lr_exp.report.read.summary import SampleSummary
 from lr_exp.sampler import reading, records, score, select
@@ -91,8 +90,8 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
     )
 
     def build(folder: Path) -> dict[str, Any]:
-        models = (*context.models.pair(), inputs.shared)
-        return score.score(trajectories.folder, *models, folder, prompt=inputs.prompt, **settings)
+        pair = context.models.pair()
+        return score.score(trajectories.folder, pair, folder, prompt=inputs.prompt, **settings)
 
     steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"
@@ -136,15 +135,13 @@ def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | 
 def _import_records(context: RunContext) -> Artifact:
     inputs = context.inputs
     path = Path(inputs.settings.data.path or "").expanduser()
-    settings = {
-        "prompt": inputs.prompt.identity,
-        **{name: version(name) for name in RENDERING_PACKAGES},
-    }
-    recipe_inputs = {
-        "records": inputs.records_digest,
-        "expert": inputs.expert.fingerprint,  # its tokenizer reads prefixes without ids
-    }
-    tokenizer = inputs.expert_tokenizer
+    tokenizer = inputs.expert_tokenizer  # reads prefixes without ids
+    recipe = Recipe(
+        "records",
+        records.VERSION,
+        {"records": inputs.records_digest, "expert": inputs.expert.fingerprint},
+        {"prompt": inputs.prompt.identity, **versions_of(RENDERING_PACKAGES)},
+    )
 
     def build(folder: Path) -> dict[str, Any]:
         supervision = records.import_records(
@@ -154,7 +151,6 @@ def _import_records(context: RunContext) -> Artifact:
         return {**records.profile(supervision), "digest": supervision.digest()}
 
     # Reading a file does not count as the stage `sample`: it happens whatever `stages` says.
-    recipe = Recipe("records", records.VERSION, recipe_inputs, settings)
     return context.make(recipe, build)
 
 

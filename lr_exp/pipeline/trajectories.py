@@ -4,7 +4,6 @@ A choice takes the run's context and returns `Trajectories`; it makes its artifa
 """
 
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from lr_exp.evaluator.prompts import worked_answer
 from lr_exp.models import locating
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.pipeline.context import RunContext
-from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES
+from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES, versions_of
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
@@ -108,10 +107,7 @@ def human_solution(context: RunContext) -> Trajectories:
         "solutions",
         references.VERSION,
         {"questions": fingerprint(inputs.questions), "expert": inputs.expert.fingerprint},
-        {
-            "prompt": inputs.teacher_prompt.identity,
-            **{name: version(name) for name in RENDERING_PACKAGES},
-        },
+        {"prompt": inputs.teacher_prompt.identity, **versions_of(RENDERING_PACKAGES)},
     )
 
     def build(folder: Path) -> dict[str, Any]:
@@ -170,21 +166,16 @@ def _chosen(
     """
     inputs, drawn = context.inputs, sampled.artifact
     kind, samples = inputs.settings.data.answer, sampled.answers_per_question
+    which = {"right": right, "last_sentence": last_sentence, "boxed": boxed}
     recipe = Recipe(
         stage,
         references.VERSION,
         {
             "answers": drawn.address,
             "questions": fingerprint(inputs.questions),  # with their references
-            **{name: version(name) for name in GRADING_PACKAGES},
+            **versions_of(GRADING_PACKAGES),
         },
-        {
-            "kind": kind,
-            "grading": grade.VERSION,
-            "right": right,
-            "last_sentence": last_sentence,
-            "boxed": boxed,
-        },
+        {"kind": kind, "grading": grade.VERSION, **which},
     )
 
     def choose(index: int, text: str) -> bool:

@@ -1,13 +1,12 @@
 """The command `python -m lr_exp.report DIR ...`: tables and figures of runs, or a comparison."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lr_exp.errors import command, guard_tracebacks, printable, redact
+from lr_exp.errors import command, printable, redact, run_program
 from lr_exp.store.run_folder import PAGE
 
 
@@ -51,5 +50,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

@@ -8,8 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_STANDARD_ERRORS = 2
-
 # Share of positions above 0.4 nats, the paper's beta. The paper has about 20 %. Micro pairs that
 # gain have 16 % (`micro`) and 22 % (`micro_near`); those that do not have 1.8 % (`micro_master`),
 # 1.3 % (`micro_early_exit`) and 0 % (`micro_peer`). The pair that gains most has 2.3 %
@@ -55,11 +53,11 @@ def _check_divergences(profile: Mapping[str, Any]) -> str | None:
         f"the KL divergence is above 0.4 nats at {100 * high:.1f} % of token positions and below "
         f"0.1 at {100 * low:.0f} %, mean {mean:.3f} ({_PAPER_SHARES})"
     )
-    is_low = high + _STANDARD_ERRORS * _standard_error(high, steps) < _MIN_HIGH_KL_SHARE
+    is_low = high + _margin(high, steps) < _MIN_HIGH_KL_SHARE
     if is_low and (profile.get("moving_of_kept") or 0.0) <= _MOSTLY_MOVING:
         return f"The amateur hardly differs from the expert: {numbers}. Choose a weaker amateur."
-    too_high = high - _STANDARD_ERRORS * _standard_error(high, steps) > _MAX_HIGH_KL_SHARE
-    if too_high or low + _STANDARD_ERRORS * _standard_error(low, steps) < _MIN_LOW_KL_SHARE:
+    too_high = high - _margin(high, steps) > _MAX_HIGH_KL_SHARE
+    if too_high or low + _margin(low, steps) < _MIN_LOW_KL_SHARE:
         return (
             f"The amateur differs from the expert nearly everywhere: {numbers}. Choose an amateur "
             "closer to the expert (a larger model of its family, fewer layers in "
@@ -72,7 +70,7 @@ def _check_labels(profile: Mapping[str, Any]) -> str | None:
     kept, moving = profile.get("kept") or 0, profile.get("moving_of_kept")
     if not kept or moving is None or not profile.get("choice"):  # hard labels have no choice
         return None
-    if moving + _STANDARD_ERRORS * _standard_error(moving, kept) >= _MIN_MOVING_SHARE:
+    if moving + _margin(moving, kept) >= _MIN_MOVING_SHARE:
         return None
     return (
         f"The labels hardly move the expert: at {100 * moving:.1f} % of the {kept:,} kept steps "
@@ -106,16 +104,14 @@ def _check_accuracies(gap: Mapping[str, Any]) -> str | None:
     (benchmark, expert), *_ = gap["expert"].items()
     amateur = gap["amateur"][benchmark]
     difference = expert["accuracy"] - amateur["accuracy"]
-    standard_error = math.hypot(
-        *(_standard_error(who["accuracy"], who["total"]) for who in (expert, amateur))
-    )
-    if difference > _STANDARD_ERRORS * standard_error:
+    margin = math.hypot(*(_margin(who["accuracy"], who["total"]) for who in (expert, amateur)))
+    if difference > margin:
         return None
     measured = (
         f"{100 * amateur['accuracy']:.1f} % of {benchmark} right against "
         f"{100 * expert['accuracy']:.1f} % ({expert['total']:,} questions, {gap['decoder']})"
     )
-    if difference < -_STANDARD_ERRORS * standard_error:
+    if difference < -margin:
         return (
             f"The amateur is stronger than the expert: {measured}. The contrast then favors wrong "
             "tokens. Choose a weaker amateur, or make it the expert."
@@ -126,7 +122,7 @@ def _check_accuracies(gap: Mapping[str, Any]) -> str | None:
     return f"Expert and amateur do not differ measurably: {measured}. {advice}"
 
 
-def _standard_error(share: float, count: int) -> float:
-    """The standard error of a share of `count`: not 0 at 0 or 1, as it adds one of each outcome."""
+def _margin(share: float, count: int) -> float:
+    """Two standard errors of a share of `count`: above 0 also at 0 and 1, adding one of each."""
     share = (share * count + 1) / (count + 2)
-    return math.sqrt(share * (1 - share) / (count + 2))
+    return 2 * math.sqrt(share * (1 - share) / (count + 2))

@@ -37,6 +37,7 @@ _COLUMNS = (
     "moving",
     "candidates",
 )
+Row = dict[str, Any]  # of a table
 Label = dict[int, float]  # weight by token id
 Verdict = dict[str, Any]  # of an answer: `reference`, `predicted`, `correct`
 
@@ -74,12 +75,12 @@ def sample_for_display(
     }
     for scores in [] if steps is None else _rows(steps, list(scored)):
         scored[scores["index"]][scores["step"]] = scores
-    texts = _Texts(tokenizer)
+    display = _Display(tokenizer, alpha)
     answers: list[dict[str, Any]] = []
     size = 0
     for row, graded in chosen:
         index = row["index"]
-        answer = _answer(row, graded, scored[index], kept.get(index, {}), alpha, texts)
+        answer = display.answer(row, graded, scored[index], kept.get(index, {}))
         size += len(json.dumps(answer))
         if answers and size > _MAX_BYTES:
             break
@@ -89,7 +90,7 @@ def sample_for_display(
         "alpha": alpha,
         "answers_total": total,
         "chosen": _description(answers, total),
-        "tokens": texts.distinct,
+        "tokens": list(display.places),
         "answers": answers,
     }
 
@@ -132,86 +133,69 @@ def _rows(folder: Path, indices: list[int]) -> list[dict[str, Any]]:
     return table.sort_by("index").to_pylist()
 
 
-class _Texts:
-    """The distinct texts of tokens."""
+class _Display:
+    """Answers as JSON, and the distinct texts of their tokens."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._places: dict[str, int] = {}
+    def __init__(self, tokenizer: Any, alpha: float | None) -> None:
+        self.places: dict[str, int] = {}  # the index of each text
+        self._alpha = alpha
         self._decode = lru_cache(maxsize=100_000)(
             lambda *ids: text_of(tokenizer, ids, special=True)
         )
 
-    @property
-    def distinct(self) -> list[str]:
-        return list(self._places)
+    def answer(
+        self, row: Row, verdict: Verdict | None, scored: dict[int, Row], kept: dict[int, Label]
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "id": row["question_id"],
+            "question": row["question"],
+            **(verdict or dict.fromkeys(("reference", "predicted", "correct"))),
+            "finished": row.get("finished"),
+            "tokens_total": len(row["token_ids"]),
+        }
+        before = [row["prompt_ids"][-1], *row["token_ids"]]
+        steps = [
+            self._step(before[step], token, scored.get(step), kept.get(step))
+            for step, token in enumerate(row["token_ids"][:_MAX_TOKENS])
+        ]
+        return answer | {name: [step.get(name) for step in steps] for name in _COLUMNS}
 
-    def place(self, before: int, token: int) -> int:
+    def _step(self, before: int, token: int, scores: Row | None, label: Label | None) -> Row:
+        """The `_COLUMNS` of a token after the token `before`; those without a value are missing."""
+        shown = {"token": self._place(before, token), "kept": int(label is not None)}
+        if scores is None:
+            weight = round(label[token], 4) if label and token in label else None
+            only = [shown["token"], None, None, 0, weight]
+            return {**shown, "candidates": [only] if label else []}
+        mask = self._mask(scores)
+        candidates = []
+        for one, expert, amateur in _candidates(scores, mask):
+            numbers = [round(math.exp(expert), 4), round(math.exp(amateur), 4), int(one in mask)]
+            weight = round(label.get(one, 0.0), 4) if label is not None else None
+            candidates.append([self._place(before, one), *numbers, weight])
+        return {
+            **shown,
+            "kl": round(max(scores["kl"], 0.0), 4),
+            "expert_entropy": round(scores["expert_entropy"], 4),
+            "amateur_entropy": round(scores["amateur_entropy"], 4),
+            "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
+            "mask_size": len(mask) if self._alpha is not None else None,
+            "moving": int(effect_of(label, scores).is_moving) if label else None,
+            "candidates": candidates,
+        }
+
+    def _place(self, before: int, token: int) -> int:
         """Index of a token's text, decoded after `before`: alone, some lose a leading space."""
         both, first = self._decode(before, token), self._decode(before)
         text = both[len(first) :] if both.startswith(first) else self._decode(token)
-        return self._places.setdefault(text, len(self._places))
+        return self.places.setdefault(text, len(self.places))
 
-
-def _answer(
-    row: dict[str, Any],
-    verdict: Verdict | None,
-    scored: dict[int, dict[str, Any]],
-    kept: dict[int, Label],
-    alpha: float | None,
-    texts: _Texts,
-) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "id": row["question_id"],
-        "question": row["question"],
-        **(verdict or dict.fromkeys(("reference", "predicted", "correct"))),
-        "finished": row.get("finished"),
-        "tokens_total": len(row["token_ids"]),
-    }
-    before = [row["prompt_ids"][-1], *row["token_ids"]]
-    steps = [
-        _step(before[step], token, scored.get(step), kept.get(step), alpha, texts)
-        for step, token in enumerate(row["token_ids"][:_MAX_TOKENS])
-    ]
-    return answer | {name: [step.get(name) for step in steps] for name in _COLUMNS}
-
-
-def _step(
-    before: int,
-    token: int,
-    scores: dict[str, Any] | None,
-    label: Label | None,
-    alpha: float | None,
-    texts: _Texts,
-) -> dict[str, Any]:
-    """The `_COLUMNS` of a token after the token `before`; those without a value are missing."""
-    shown = {"token": texts.place(before, token), "kept": int(label is not None)}
-    if scores is None:
-        weight = round(label[token], 4) if label and token in label else None
-        return {**shown, "candidates": [[shown["token"], None, None, 0, weight]] if label else []}
-    mask = _mask(scores, alpha)
-    candidates = []
-    for one, expert, amateur in _candidates(scores, mask):
-        numbers = [round(math.exp(expert), 4), round(math.exp(amateur), 4), int(one in mask)]
-        weight = round(label.get(one, 0.0), 4) if label is not None else None
-        candidates.append([texts.place(before, one), *numbers, weight])
-    return {
-        **shown,
-        "kl": round(max(scores["kl"], 0.0), 4),
-        "expert_entropy": round(scores["expert_entropy"], 4),
-        "amateur_entropy": round(scores["amateur_entropy"], 4),
-        "same_top1": int(scores["expert_top1"] == scores["amateur_top1"]),
-        "mask_size": len(mask) if alpha is not None else None,
-        "moving": int(effect_of(label, scores).is_moving) if label else None,
-        "candidates": candidates,
-    }
-
-
-def _mask(scores: dict[str, Any], alpha: float | None) -> set[int]:
-    """The ids in the alpha-mask (Eq. 4)."""
-    if alpha is None:
-        return set()
-    plausible = contrast.plausible(torch.tensor(scores["support_expert"]), alpha).tolist()
-    return {token for token, keep in zip(scores["support_ids"], plausible, strict=True) if keep}
+    def _mask(self, scores: Row) -> set[int]:
+        """The ids in the alpha-mask (Eq. 4)."""
+        if self._alpha is None:
+            return set()
+        plausible = contrast.plausible(torch.tensor(scores["support_expert"]), self._alpha).tolist()
+        return {token for token, keep in zip(scores["support_ids"], plausible, strict=True) if keep}
 
 
 def _candidates(scores: dict[str, Any], mask: set[int]) -> list[tuple[int, float, float]]:

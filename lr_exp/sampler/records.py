@@ -23,7 +23,7 @@ from lr_exp.store import open_atomically
 
 VERSION = 1
 
-
+_IDS = ("prompt_token_ids", "prefix_token_ids")  # keys of an export
 _Text = Annotated[str, Field(pattern="^")]  # matching refuses half of a surrogate pair
 
 
@@ -50,8 +50,10 @@ def export_records(
     """Writes every kept step as one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(path) as file:
-        for record in _records(trajectories, tokenizer):
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+        for trajectory in trajectories:
+            for kept in range(len(trajectory.steps)):
+                record = _record(trajectory, kept, tokenizer)
+                file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def import_records(
@@ -67,15 +69,13 @@ def import_records(
     records = [_checked(record, where, vocabulary_size) for _, where, record in lines]
     if not records:
         raise UserError(f"data.path={path} is empty: it needs one kept step per line.")
-    by_question: dict[str, list[dict[str, Any]]] = {}
+    by_question: dict[str, list[_Record]] = {}
     for record in records:
-        if "prefix_token_ids" in record and "prompt_token_ids" in record:
-            prompt_ids, prefix = record["prompt_token_ids"], record["prefix_token_ids"]
-        else:
-            prompt_ids = render_prompt(tokenizer, record["prompt_id"], prompt)
-            prefix = list(tokenizer(record["prefix"], add_special_tokens=False)["input_ids"])
-        step = {**record, "prompt": prompt_ids, "prefix_ids": prefix}
-        by_question.setdefault(record["prompt_id"], []).append(step)
+        if not record.model_fields_set.issuperset(_IDS):
+            ids = tokenizer(record.prefix, add_special_tokens=False)["input_ids"]
+            record.prefix_token_ids = list(ids)
+            record.prompt_token_ids = render_prompt(tokenizer, record.prompt_id, prompt)
+        by_question.setdefault(record.prompt_id, []).append(record)
     return Supervision(
         trajectory
         for number, steps in enumerate(by_question.values())
@@ -99,42 +99,39 @@ def profile(supervision: Supervision) -> dict[str, Any]:
     }
 
 
-def _records(
-    trajectories: Iterable[SupervisedTrajectory], tokenizer: Any
-) -> Iterator[dict[str, Any]]:
-    for trajectory in trajectories:
-        prompt = trajectory.input_ids[: trajectory.prompt_length]
-        for kept, step in enumerate(trajectory.steps):
-            prefix = trajectory.input_ids[len(prompt) : len(prompt) + step]
-            ids = trajectory.target_ids[kept]
-            yield {
-                "prompt_id": trajectory.question,
-                "step": step,
-                "prefix": text_of(tokenizer, prefix, special=True),
-                "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
-                "token_ids": ids,
-                "weights": trajectory.target_weights[kept],
-                "kl_divergence": trajectory.kl[kept],
-                "question_id": trajectory.question_id,
-                "prompt_token_ids": prompt,
-                "prefix_token_ids": prefix,
-            }
+def _record(trajectory: SupervisedTrajectory, kept: int, tokenizer: Any) -> dict[str, Any]:
+    length, step = trajectory.prompt_length, trajectory.steps[kept]
+    prefix, ids = trajectory.input_ids[length : length + step], trajectory.target_ids[kept]
+    return {
+        "prompt_id": trajectory.question,
+        "step": step,
+        "prefix": text_of(tokenizer, prefix, special=True),
+        "tokens": [text_of(tokenizer, [token], special=True) for token in ids],
+        "token_ids": ids,
+        "weights": trajectory.target_weights[kept],
+        "kl_divergence": trajectory.kl[kept],
+        "question_id": trajectory.question_id,
+        "prompt_token_ids": trajectory.input_ids[:length],
+        "prefix_token_ids": prefix,
+    }
 
 
-def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[str, Any]:
+def _checked(content: dict[str, Any], where: str, vocabulary_size: int) -> _Record:
     try:
-        _Record.model_validate(record)
+        record = _Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key, value = ".".join(map(str, first["loc"])), short_repr(first["input"])
-        raise UserError(f"{where}: {key}: {first['msg']} (here: {value}).") from error
-    ids, weights = record["token_ids"], record["weights"]
+        raise UserError(
+            f"{where}: {key}: {first['msg']} (here: {value}). Correct the line, or remove it."
+        ) from error
+    ids, weights, prefix = record.token_ids, record.weights, record.prefix_token_ids
     if len(ids) != len(weights):
         raise UserError(
             f"{where} has {len(ids)} token_ids and {len(weights)} weights: write one weight per id."
         )
-    for name in ("token_ids", "prompt_token_ids", "prefix_token_ids"):
-        wrong = [i for i in record.get(name, []) if not 0 <= i < vocabulary_size]
+    for name in ("token_ids", *_IDS):
+        wrong = [i for i in getattr(record, name) if not 0 <= i < vocabulary_size]
         if wrong:
             raise UserError(
                 f"{where}: {name} has {short_repr(wrong[0])}, but the expert's ids are 0 to "
@@ -145,39 +142,39 @@ def _checked(record: dict[str, Any], where: str, vocabulary_size: int) -> dict[s
         raise UserError(f"{where}: token_ids has the same token twice; add up its weights.")
     if abs(sum(weights) - 1) > 1e-3:
         raise UserError(f"{where}: weights must sum to 1, not {sum(weights):.4g}.")
-    if "prefix_token_ids" in record and len(record["prefix_token_ids"]) != record["step"]:
+    if "prefix_token_ids" in content and len(prefix) != record.step:
         raise UserError(
-            f"{where}: step is {short_repr(record['step'])}, but there are "
-            f"{len(record['prefix_token_ids'])} prefix_token_ids: both must be equal."
+            f"{where}: step is {short_repr(record.step)}, but there are {len(prefix)} "
+            "prefix_token_ids: both must be equal."
         )
     return record
 
 
-def _trajectories(steps: list[dict[str, Any]], name: str) -> Iterator[SupervisedTrajectory]:
+def _trajectories(steps: list[_Record], name: str) -> Iterator[SupervisedTrajectory]:
     """Groups a question's kept steps into as few rows as their prefixes allow.
 
     Steps share a row where the ids of the shorter prefix begin the longer one, which re-tokenized
     text does not always satisfy.
     """
-    chains: list[list[dict[str, Any]]] = []
-    for step in sorted(steps, key=lambda s: len(s["prefix_ids"])):
+    chains: list[list[_Record]] = []
+    for step in sorted(steps, key=lambda one: len(one.prefix_token_ids)):
         for chain in chains:
-            last = chain[-1]
-            shorter, longer = last["prefix_ids"], step["prefix_ids"]
+            shorter, longer = chain[-1].prefix_token_ids, step.prefix_token_ids
             begins = len(shorter) < len(longer) and longer[: len(shorter)] == shorter
-            if begins and last["prompt"] == step["prompt"]:
+            if begins and chain[-1].prompt_token_ids == step.prompt_token_ids:
                 chain.append(step)
                 break
         else:
             chains.append([step])
     for chain in chains:
+        first, last = chain[0], chain[-1]
         yield SupervisedTrajectory(
-            question_id=chain[0].get("question_id", name),
-            question=chain[0]["prompt_id"],
-            input_ids=[*chain[-1]["prompt"], *chain[-1]["prefix_ids"]],
-            prompt_length=len(chain[0]["prompt"]),
-            steps=[len(step["prefix_ids"]) for step in chain],
-            kl=[float(step["kl_divergence"]) for step in chain],
-            target_ids=[step["token_ids"] for step in chain],
-            target_weights=[[float(w) for w in step["weights"]] for step in chain],
+            question_id=first.question_id or name,
+            question=first.prompt_id,
+            input_ids=[*last.prompt_token_ids, *last.prefix_token_ids],
+            prompt_length=len(first.prompt_token_ids),
+            steps=[len(step.prefix_token_ids) for step in chain],
+            kl=[step.kl_divergence for step in chain],
+            target_ids=[step.token_ids for step in chain],
+            target_weights=[step.weights for step in chain],
         )

@@ -48,11 +48,8 @@ def roll_out(
         Facts: `questions`, `tokens` generated, `finished` (ended by a stop token), `flops` (None if
         an engine generates), and `answers` if they are samples.
     """
-    ids, texts = [one.id for one in questions], [one.text for one in questions]
-    prompts: Sequence[list[int]] = render_prompts(expert, ids, texts, prompt)
-    asked = questions
-    if samples is not None:
-        prompts, asked = repeated(prompts, samples), repeated(questions, samples)
+    rendered = render_prompts(expert, questions, prompt, lambda one: one.text)
+    prompts, asked = repeated(rendered, samples or 1), repeated(questions, samples or 1)
 
     def row(index: int, decoded: Decoded) -> dict[str, Any]:
         return {
@@ -63,7 +60,6 @@ def roll_out(
         }
 
     facts = decode_into_shards(
-        prompts,
         single_decoding(expert, prompts, stop=form_for(expert.tokenizer, prompt).stop, **decoding),
         folder,
         COLUMNS,

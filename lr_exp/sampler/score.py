@@ -18,7 +18,7 @@ from lr_exp.errors import UserError
 from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.inference.memory import AdaptiveBatchSize
 from lr_exp.models.early_exit import shared_layer_logits
-from lr_exp.models.loading import LanguageModel
+from lr_exp.models.loading import LanguageModel, ModelPair
 from lr_exp.models.packing import Pack, pack, pass_size, read_logits
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
@@ -27,11 +27,11 @@ from lr_exp.progress import Progress
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import (
     count_items,
-    count_rows,
     encoded,
     read_shard,
-    shard_number,
+    shard_path,
     shard_paths,
+    shard_sizes,
     write_encoded,
 )
 
@@ -104,19 +104,14 @@ def score_steps(
 
 def expert_top1_share(folder: Path) -> float:
     """The share of a step table's tokens that are the expert's most probable ones."""
-    matching = steps = 0
-    for path in shard_paths(folder):
-        columns = read_columns([path], ["token_id", "expert_top1"])
-        matching += int((columns["token_id"] == columns["expert_top1"]).sum())
-        steps += len(columns["token_id"])
-    return matching / steps if steps else 1.0
+    columns = read_columns(shard_paths(folder), ["token_id", "expert_top1"])
+    matching = columns["token_id"] == columns["expert_top1"]
+    return float(matching.mean()) if len(matching) else 1.0
 
 
 def score(
     trajectories: Path,
-    expert: LanguageModel,
-    amateur: LanguageModel,
-    shared: SharedVocabulary,
+    pair: ModelPair,
     folder: Path,
     *,
     prompt: Prompt,
@@ -132,43 +127,40 @@ def score(
 
     Raises UserError: logits are not finite, or a trajectory does not fit in memory.
     """
+    expert, amateur, shared = pair
     device = next(expert.model.parameters()).device.type
     size = pass_size(tokens_per_pass, device, packs=expert.packs and amateur.packs)
     batch = AdaptiveBatchSize(size, "score: tokens of a pass", _ADVICE)
-    shards, finished = distributed.run_on_rank0(
-        lambda: (shard_paths(trajectories), shard_paths(folder))
-    )
-    sizes = {path.name: count_rows(path) for path in shards}
-    done = {path.name for path in finished}
+    sizes, done = distributed.run_on_rank0(lambda: (shard_sizes(trajectories), shard_sizes(folder)))
 
-    def measure(path: Path) -> tuple[bytes, int]:
+    def measure(number: int) -> tuple[bytes, int]:
         answers = [
             _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
-            for row in read_shard(path)
+            for row in read_shard(shard_path(trajectories, number))
             if (steps := scored_length(row["token_ids"], shared))
         ]
         tables = batch.run(
             answers,
-            lambda group, _: _score_group(group, expert, amateur, shared, support_floor),
+            lambda group, _: _score_group(group, pair, support_floor),
             size=lambda answer: answer.size,
         )
         table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
         return encoded(table), table.num_rows
 
-    found = sum(sizes[name] for name in done)
+    found = sum(sizes[number] for number in done)
     with (
         Progress("score", sum(sizes.values()), "answer", found=found, also="token") as progress,
         prepacked_linear(expert.model, amateur.model),
     ):
 
-        def keep(path: Path, measured: tuple[bytes, int]) -> None:
-            write_encoded(folder, shard_number(path), measured[0])
-            progress.add(sizes[path.name], also=measured[1])
+        def keep(number: int, measured: tuple[bytes, int]) -> None:
+            write_encoded(folder, number, measured[0])
+            progress.add(sizes[number], also=measured[1])
 
-        missing = (path for path in shards if path.name not in done)
+        missing = (number for number in sizes if number not in done)
         distributed.distribute_jobs(missing, measure, keep)
     steps, prompts = distributed.run_on_rank0(
-        lambda: (sum(map(count_rows, shard_paths(folder))), count_items(trajectories, "prompt_ids"))
+        lambda: (sum(shard_sizes(folder).values()), count_items(trajectories, "prompt_ids"))
     )
     flops = sum(model.forward_flops(prompts + steps) for model in (expert, amateur))
     return {"steps": steps, "flops": flops}
@@ -184,33 +176,21 @@ def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
     return next(outside, len(token_ids))
 
 
-def answer_logits(
-    row: dict[str, Any],
-    expert: LanguageModel,
-    amateur: LanguageModel,
-    shared: SharedVocabulary,
-    prompt: Prompt,
-) -> tuple[Tensor, Tensor]:
+def answer_logits(row: dict[str, Any], pair: ModelPair, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, shared)` at the scored positions of one trajectory."""
-    steps = scored_length(row["token_ids"], shared)
-    answer = _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
-    expert_logits, amateur_logits = _next_token_logits([answer], expert, amateur)
-    return shared.restrict(expert_logits), shared.restrict(amateur_logits)
+    steps = scored_length(row["token_ids"], pair.shared)
+    answer = _Answer(row, _amateur_prompt(pair.amateur, row, prompt), steps)
+    expert_logits, amateur_logits = _next_token_logits([answer], pair)
+    return pair.shared.restrict(expert_logits), pair.shared.restrict(amateur_logits)
 
 
-def mean_log_likelihoods(
-    row: dict[str, Any],
-    expert: LanguageModel,
-    amateur: LanguageModel,
-    shared: SharedVocabulary,
-    prompt: Prompt,
-) -> list[float]:
+def mean_log_likelihoods(row: dict[str, Any], pair: ModelPair, prompt: Prompt) -> list[float]:
     """The expert's and the amateur's mean log-probability of a trajectory's tokens, in nats."""
-    tokens = torch.tensor(row["token_ids"][: scored_length(row["token_ids"], shared)])
-    columns = torch.searchsorted(shared.ids(), tokens)[:, None]
+    tokens = torch.tensor(row["token_ids"][: scored_length(row["token_ids"], pair.shared)])
+    columns = torch.searchsorted(pair.shared.ids(), tokens)[:, None]
     return [
         contrast.log_probs(logits).gather(-1, columns.to(logits.device)).mean().item()
-        for logits in answer_logits(row, expert, amateur, shared, prompt)
+        for logits in answer_logits(row, pair, prompt)
     ]
 
 
@@ -228,22 +208,16 @@ class _Answer:
         return max(len(self.row["prompt_ids"]), len(self.amateur_prompt)) + self.steps
 
 
-def _score_group(
-    group: Sequence[_Answer],
-    expert: LanguageModel,
-    amateur: LanguageModel,
-    shared: SharedVocabulary,
-    floor: float,
-) -> list[pa.Table]:
+def _score_group(group: Sequence[_Answer], pair: ModelPair, floor: float) -> list[pa.Table]:
     """The step table of these answers in parts, from one pass of each model."""
-    expert_logits, amateur_logits = _next_token_logits(group, expert, amateur)
+    expert_logits, amateur_logits = _next_token_logits(group, pair)
     places = [(answer.row, step) for answer in group for step in range(answer.steps)]
     chunk = _CPU_CHUNK if expert_logits.device.type == "cpu" else _GPU_CHUNK
     tables = []
     for start in range(0, len(places), chunk):
         steps = slice(start, start + chunk)
-        scores = score_steps(expert_logits[steps], amateur_logits[steps], shared, floor)
-        tables.append(_step_table(places[steps], scores, expert, amateur))
+        scores = score_steps(expert_logits[steps], amateur_logits[steps], pair.shared, floor)
+        tables.append(_step_table(places[steps], scores, pair))
     return tables
 
 
@@ -260,10 +234,9 @@ def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], prompt: Prompt)
 
 
 @torch.inference_mode()
-def _next_token_logits(
-    group: Sequence[_Answer], expert: LanguageModel, amateur: LanguageModel
-) -> tuple[Tensor, Tensor]:
+def _next_token_logits(group: Sequence[_Answer], pair: ModelPair) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, rows)` that predict every scored token, the first included."""
+    expert, amateur, _ = pair
     device = next(expert.model.parameters()).device
     expert_pack = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
     amateur_pack = _packed([answer.amateur_prompt for answer in group], group).to(device)
@@ -284,13 +257,10 @@ def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
 
 
 def _step_table(
-    places: list[tuple[dict[str, Any], int]],
-    scores: dict[str, Tensor],
-    expert: LanguageModel,
-    amateur: LanguageModel,
+    places: list[tuple[dict[str, Any], int]], scores: dict[str, Tensor], pair: ModelPair
 ) -> pa.Table:
     """The step table of positions (each a trajectory and a step) from their scores."""
-    models = {"expert_entropy": f"expert {expert.name}", "kl": f"amateur {amateur.name}"}
+    models = {"expert_entropy": f"expert {pair.expert.name}", "kl": f"amateur {pair.amateur.name}"}
     for measure, who in models.items():
         finite = torch.isfinite(scores[measure])
         if not finite.all():

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from lr_exp.inference.generation import WINDOW
 from lr_exp.sampler.profile import SCORES, Counts
 from lr_exp.sampler.step_table import Columns, kept_by_shard
 from lr_exp.sampler.supervision import SupervisedTrajectory, as_table, write_supervision
-from lr_exp.store.shards import read_shard, shard_paths
+from lr_exp.store.shards import read_shard, read_table, shard_paths
 
 VERSION = 7
 
@@ -47,50 +46,42 @@ def write(
         Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
     counts = Counts(scored=steps is not None)
-    shards = _supervised(trajectories, steps, method, counts, student_prompt)
+
+    def supervised() -> Iterator[pa.Table]:
+        shards = shard_paths(trajectories)
+        step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
+        masks = kept_by_shard(trajectories, steps, method.select)
+        for shard, step_shard, (columns, keep) in zip(shards, step_shards, masks, strict=True):
+            answers = {row["index"]: row for row in read_shard(shard)}
+            counts.add(len(answers), columns, keep)
+            if not answers:
+                continue
+            table = _positions(columns, step_shard, method.target)
+            rows = table.filter(pa.array(keep)).to_pylist()
+            if student_prompt is not None:
+                for answer in answers.values():
+                    answer["prompt_ids"] = student_prompt(answer["question"])
+            by_answer = {i: list(kept) for i, kept in groupby(rows, itemgetter("index"))}
+            made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer.items()]
+            labels = (label for one in made for label in one.labels)
+            for label, row in zip(labels, rows, strict=True):
+                if label and step_shard is not None:
+                    counts.add_label(label, row)
+            others = answers.keys() - by_answer.keys()  # without a kept position
+            yield as_table([*made, *(_supervise(answers[i], [], method.target) for i in others)])
+
     # The batches of one window of questions are complete before those of the next begin
     # (`generation.batches_by_length`), so only one window is held, as Arrow tables.
-    windows = groupby(shards, key=lambda part: part["index"][0].as_py() // WINDOW)
+    windows = groupby(supervised(), key=lambda part: part["index"][0].as_py() // WINDOW)
     in_order = (pa.concat_tables(own).sort_by("index").combine_chunks() for _, own in windows)
     digest = write_supervision(in_order, folder)
     return {**counts.profile(), "digest": digest}
 
 
-def _supervised(
-    trajectories: Path,
-    steps: Path | None,
-    method: Method,
-    counts: Counts,
-    student_prompt: Callable[[str], list[int]] | None,
-) -> Iterator[pa.Table]:
-    shards = shard_paths(trajectories)
-    step_shards = [None] * len(shards) if steps is None else shard_paths(steps)
-    masks = kept_by_shard(trajectories, steps, method.select)
-    for shard, step_shard, (columns, keep) in zip(shards, step_shards, masks, strict=True):
-        answers = {row["index"]: row for row in read_shard(shard)}
-        counts.add(len(answers), columns, keep)
-        if not answers:
-            continue
-        table = _positions(columns, step_shard, method.target)
-        rows = table.filter(pa.array(keep)).to_pylist()
-        if student_prompt is not None:
-            for answer in answers.values():
-                answer["prompt_ids"] = student_prompt(answer["question"])
-        by_answer = {i: list(kept) for i, kept in groupby(rows, itemgetter("index"))}
-        made = [_supervise(answers[i], kept, method.target) for i, kept in by_answer.items()]
-        labels = (label for one in made for label in one.labels)
-        for label, row in zip(labels, rows, strict=True):
-            if label and step_shard is not None:
-                counts.add_label(label, row)
-        others = answers.keys() - by_answer.keys()  # without a kept position
-        yield as_table([*made, *(_supervise(answers[i], [], method.target) for i in others)])
-
-
 def _positions(columns: Columns, step_shard: Path | None, target: BoundChoice) -> pa.Table:
     if step_shard is not None:
-        return pq.ParquetFile(step_shard).read(
-            list(dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns)))
-        )
+        names = dict.fromkeys((*POSITION, "kl", *SCORES, *target.choice.columns))
+        return read_table([step_shard], [*names])
     not_scored = np.full(len(columns["step"]), math.nan, dtype=np.float32)
     return pa.table({**columns, "kl": not_scored})
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lr_exp.config.method import POSITION, BoundChoice
-from lr_exp.store.shards import read_shard, shard_paths
+from lr_exp.store.shards import read_shard, read_table, shard_paths
 
 Columns = dict[str, NDArray[Any]]
 
@@ -27,9 +25,8 @@ MEASURES = (
 
 def read_columns(paths: Sequence[Path], names: Iterable[str]) -> Columns:
     """Columns of these shards as arrays, in the table's order."""
-    wanted = list(dict.fromkeys(names))
-    table = pa.concat_tables(pq.ParquetFile(path).read(wanted) for path in paths)
-    return {name: table[name].to_numpy() for name in wanted}
+    table = read_table(paths, [*dict.fromkeys(names)])
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def read_positions(paths: Sequence[Path]) -> Columns:

@@ -9,13 +9,12 @@ python -m lr_exp.store prune RUNS … --yes   delete them
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lr_exp.errors import UserError, command, guard_tracebacks, parser_of, printable
+from lr_exp.errors import UserError, command, parser_of, printable, run_program
 from lr_exp.store.artifacts import problem_of
 from lr_exp.store.inventory import RUNS, Entry, find_unreferenced, list_entries, prune, users
 from lr_exp.store.run_folder import FAILED, SUMMARY
@@ -124,5 +123,4 @@ def _size(count: float) -> str:
 
 
 if __name__ == "__main__":
-    guard_tracebacks()
-    sys.exit(main())
+    run_program(main)

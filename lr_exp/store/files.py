@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,11 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: str, inode: int, size: int, mtime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_lines(records: Iterable[Any]) -> str:
+    """The records as JSON, one a line."""
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -4,15 +4,20 @@ import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from lr_exp.errors import warn_once
 
 log = logging.getLogger(__name__)
 
 # Errors of file systems without `flock` (Lustre mounted without it, NFS without its daemon).
 _NO_FLOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+_NO_FLOCK = (
+    "the file system of %s has no flock: a run that is killed on another host leaves a .softlock "
+    "file, and later runs wait until you delete it (see docs/queues.md)"
+)
 _POLL_SECONDS = 0.2
 
 
@@ -32,7 +37,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     except OSError as error:
         if error.errno not in _NO_FLOCK_ERRORS:
             raise
-        _warn_about_soft_locks(path.parents[1])
+        warn_once(log, _NO_FLOCK, path.parents[1])
         lock = SoftFileLock(path.with_suffix(".softlock"))
         with suppress(Timeout):
             lock.acquire(blocking=False)
@@ -43,12 +48,3 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()
-
-
-@cache  # one warning for each store
-def _warn_about_soft_locks(folder: Path) -> None:
-    log.warning(
-        "the file system of %s has no flock: a run that is killed on another host leaves a "
-        ".softlock file, and later runs wait until you delete it (see docs/queues.md)",
-        folder,
-    )

@@ -3,7 +3,7 @@
 A stage resumes after a crash by skipping the shards that exist; it loses at most one batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,15 @@ def read_shard(path: Path) -> list[dict[str, Any]]:
     return pq.ParquetFile(path).read().to_pylist()
 
 
-def count_rows(path: Path) -> int:
-    return pq.ParquetFile(path).metadata.num_rows
+def read_table(paths: Iterable[Path], columns: list[str] | None = None) -> pa.Table:
+    """Columns of one or more shards, by default all, in the order of the shards."""
+    return pa.concat_tables(pq.ParquetFile(path).read(columns) for path in paths)
+
+
+def shard_sizes(folder: Path) -> dict[int, int]:
+    """The number of rows of each shard, by its number."""
+    paths = shard_paths(folder)
+    return {shard_number(path): pq.ParquetFile(path).metadata.num_rows for path in paths}
 
 
 def count_items(folder: Path, column: str) -> int:

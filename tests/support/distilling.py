@@ -78,8 +78,8 @@ def train(folder: Path, expert=None, settings=SETTINGS, on_log=None, base_locati
         a_supervision(),
         expert or load_micro(),
         folder,
-        settings,
         distill.Training(
+            settings,
             loss=losses.kl,
             seed=0,
             device="cpu",

@@ -9,6 +9,7 @@ import pytest
 
 from lr_exp.config.settings import ModelSettings
 from lr_exp.models import loading, locating
+from lr_exp.models.loading import ModelPair
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary
 from lr_exp.sampler import rollout, score, select
@@ -66,7 +67,7 @@ def sample(
     sizes = {"max_new_tokens": new_tokens, "batch_size": batch_size}
     rollout.roll_out(questions, pair[0], trajectories, prompt=prompt, **sizes)
     sizes = {"support_floor": floor, "tokens_per_pass": tokens_per_pass}
-    score.score(trajectories, *pair, shared, steps, prompt=prompt, **sizes)
+    score.score(trajectories, ModelPair(*pair, shared), steps, prompt=prompt, **sizes)
     return trajectories, steps
 
 

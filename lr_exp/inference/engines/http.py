@@ -15,6 +15,7 @@ from tenacity import (
     wait_random,
 )
 
+from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError, first_line
 from lr_exp.inference.engines import UnreachableError
 
@@ -44,15 +45,12 @@ class UnsupportedError(UserError):
 
 
 class Endpoint:
-    """One server; thread-safe."""
+    """The server at `server.url`; thread-safe."""
 
-    def __init__(self, url: str, *, timeout: float, attempts: int, connections: int) -> None:
-        """Args:
-        url: scheme, host and port, with a path if the server is below one.
-        timeout: seconds without data until an attempt fails.
-        """
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._attempts, self._timeout = attempts, timeout
+    def __init__(self, settings: ServerSettings) -> None:
+        self.url = str(settings.url).rstrip("/").removesuffix("/v1")
+        self._attempts, self._timeout = settings.attempts, settings.timeout
+        timeout, connections = settings.timeout, settings.concurrency
         key = os.environ.get(KEY, "").strip()
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},

@@ -51,13 +51,7 @@ class ServerEngine:
     """A server at `server.url`."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
-        self._endpoint = Endpoint(
-            str(settings.url),  # which `Settings` requires with this engine
-            timeout=settings.timeout,
-            attempts=settings.attempts,
-            connections=settings.concurrency,
-        )
+        self._settings, self._endpoint = settings, Endpoint(settings)
 
     def close(self) -> None:
         """Does nothing: no connection is kept."""
