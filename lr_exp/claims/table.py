@@ -71,14 +71,17 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
                 lambda one: (one["expert"], one["reason"]),
             ).items()
         ),
-        *(note for sweep in known.values() for note in sweep.all_notes),
+        *dict.fromkeys(note for sweep in known.values() for note in sweep.notes),
         *notes_on_rows(row for sweep in known.values() for row in sweep.rows if row.published),
     ]
     return table_of("claims", "Claims", columns, records, notes)
 
 
 def _text(claim: Claim, one: Finding) -> str:
-    """`+11.8 (+10.9 to +12.7)` in points, or `8.31 (7.9 to 8.72)` in percent."""
+    """`+11.8 (+10.9 to +12.7)` in points, or `8.31 % (7.9 to 8.72)`."""
     numbers = [value for value in (one.value, one.low, one.high) if value is not None]
-    shown = [f"{value:.3g}" if claim.kind == "ratio" else signed(value) for value in numbers]
-    return "{} ({} to {})".format(*shown) if shown else ABSENT
+    if not numbers:
+        return ABSENT
+    if claim.kind == "ratio":
+        return "{:.3g} % ({:.3g} to {:.3g})".format(*numbers)
+    return "{} ({} to {})".format(*map(signed, numbers))

@@ -85,13 +85,17 @@ class Sweep:
 
     @property
     def all_notes(self) -> list[str]:
-        """The runs' warnings about pairs of models, with their rows, then notes, each once."""
-        names: dict[str, dict[str, None]] = {}
-        for row in self.rows:
-            for run in () if row.is_baseline else row.runs:
-                for text in run.warnings:
-                    names.setdefault(text, {})[row.full_label] = None
-        warnings = [f"Warning: {text} ({'; '.join(rows)})" for text, rows in names.items()]
+        """The runs' warnings about pairs of models, each kind once with its rows, then notes."""
+        trained = [row for row in self.rows if not row.is_baseline]
+        found = [(text, row) for row in trained for run in row.runs for text in run.warnings]
+        # Warnings of one kind differ in their numbers, which follow a colon.
+        by_kind = grouped(found, lambda pair: pair[0].partition(":")[0]).values()
+        labels = [dict.fromkeys(row.full_label for _, row in own) for own in by_kind]
+        texts = [own[0][0] for own in by_kind]
+        warnings = [
+            f"Warning: {text} ({'; likewise '.join(rows)})"
+            for text, rows in zip(texts, labels, strict=True)
+        ]
         return [*warnings, *dict.fromkeys(self.notes)]
 
     @property
