@@ -259,13 +259,15 @@ def test_shows_the_pair_s_expertise_gap_with_the_results(tmp_path):
 
 
 def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path):
-    tiny = {"sweep": "mine", "warnings": ["<b>Tiny</b> gap."]}
     for seed in (0, 1):
+        tiny = {"sweep": "mine", "warnings": [f"<b>Tiny</b> gap: {seed + 1} %."]}
         write_run(tmp_path / str(seed), seed=seed, **tiny)
     write_run(tmp_path / "2", method="neither", **tiny)
     write_run(tmp_path / "3", method="gt_sft", amateur=None, sweep="mine")
-    warning = "Warning: <b>Tiny</b> gap. (LightReasoner of micro; both removed of micro)"
-    assert page_of_report(tmp_path).words.count(warning) == 1
+    words = page_of_report(tmp_path).words
+    rows = "LightReasoner of micro; likewise both removed of micro"
+    assert f"Warning: <b>Tiny</b> gap: 1 %. ({rows})" in words
+    assert words.count("Tiny") == 1  # the same warning with other numbers
 
 
 def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path):
