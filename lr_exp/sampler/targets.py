@@ -67,8 +67,8 @@ def extrapolation(
 def sharpened(steps: Columns, *, alpha: float) -> Target:
     """The expert's distribution on the mask, sharpened or flattened to the entropy of v_C.
 
-    Control: the label keeps the order of the expert's probabilities, so that it is as sure as v_C
-    but never prefers another token. Equals v_C where one token is plausible.
+    Control: the label is as confident as v_C but keeps the order of the expert's probabilities, so
+    that it never prefers another token. Equals v_C where one token is plausible.
     """
     ids, label = contrast(steps, alpha=alpha)
     expert, mask = steps["support_expert"], _mask(steps, alpha)
