@@ -75,7 +75,7 @@ OVERRIDES = {
     "answers": "evaluator.system_prompt=Think. evaluator.prompts=[plain] "
     "evaluator.max_new_tokens=17 evaluator.max_examples=9",
     # The template prints no date.
-    "nothing": "distiller.checkpoint_every=7 distiller.merge=true distiller.parallel=fsdp "
+    "nothing": "distiller.checkpoint_seconds=7 distiller.merge=true distiller.parallel=fsdp "
     "wandb.project=other store=elsewhere prompt_date=2020-02-03",
 }
 

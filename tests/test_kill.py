@@ -21,7 +21,7 @@ WORDS = [
     *SMALL,
     "store=store",
     "hydra.run.dir=run",
-    "distiller.checkpoint_every=2",
+    "distiller.checkpoint_seconds=0",
     "distiller.steps=6",
     "data.count=9",
     "sampler.batch_size=3",

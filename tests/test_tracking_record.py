@@ -244,7 +244,7 @@ def test_locations_do_not_change_the_run_id(place, first, tmp_path):
         f"store={tmp_path}",
         f"hub_root={tmp_path}",
         "sampler.export=there.jsonl",
-        "distiller.checkpoint_every=4",
+        "distiller.checkpoint_seconds=0",
         "distiller.merge=true",
         "server.url=http://localhost:1",
         "server.concurrency=2",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -183,7 +183,7 @@ def _continue(
         "temperature": budget.temperature,
         "seed": inputs.settings.seed,
     }
-    batch_size = inputs.settings.sampler.batch_size
+    batch_size = cast(int, inputs.settings.sampler.batch_size)
     recipe = Recipe(
         "audit",
         VERSION,

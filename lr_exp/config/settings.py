@@ -274,9 +274,10 @@ class SamplerSettings(_Checked):
     system_prompt: str = "Please reason step by step."
     prompt: str = _neutral("chat")  # the form: a name in conf/prompt, or a Jinja file
     max_new_tokens: Annotated[int, COUNT] = 128
-    # Questions per rollout batch; a crash loses at most one batch.
-    batch_size: Annotated[int, COUNT] = 16
-    tokens_per_pass: Annotated[int, COUNT] = 1024  # tokens packed into one forward pass (memory)
+    # Questions per rollout batch; a crash loses at most one batch. null: 16 on a CPU, 256 on a GPU.
+    batch_size: Annotated[int | None, COUNT] = None
+    # Tokens packed into one forward pass (memory). null: 1024 on a CPU, 4096 on a GPU.
+    tokens_per_pass: Annotated[int | None, COUNT] = None
     # The step table keeps tokens with at least this share of the expert's top probability; any
     # alpha at or above it can be selected later without a model.
     support_floor: Annotated[float, "(0, 1]"] = 0.001
@@ -311,14 +312,15 @@ class DistillerSettings(_Checked):
     # batch_answers.
     order: Annotated[str | None, ("steps", "trajectories")] = None
     # Tokens packed into one forward pass (memory). Devices share an optimizer step's passes: if
-    # it has fewer passes than there are devices, lower this or raise batch_size.
-    tokens_per_pass: Annotated[int, COUNT] = 1024
+    # it has fewer passes than there are devices, lower this or raise batch_size. null: as in
+    # sampling.
+    tokens_per_pass: Annotated[int | None, COUNT] = None
     # On several devices: ddp replicates the expert; fsdp shards its weights during tuning (slower;
     # sampling and evaluation still need one device that holds the whole model).
     parallel: Annotated[str, ("ddp", "fsdp")] = _neutral("ddp")
     log_every: Annotated[int, COUNT] = 10  # optimizer steps between logged metrics
-    # Optimizer steps between checkpoints, rounded to a multiple of log_every.
-    checkpoint_every: Annotated[int, COUNT] = _neutral(10)
+    # Time between checkpoints, which are written when metrics are logged.
+    checkpoint_seconds: Annotated[float, "[0, inf]"] = _neutral(30.0)
     merge: bool = _neutral(False)  # also save the expert with the adapter merged in
 
     def __post_init__(self) -> None:
@@ -358,7 +360,7 @@ class EvaluatorSettings(_Checked):
     forced_text: str = "\nThe final answer is \\boxed{"
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
-    batch_size: Annotated[int, COUNT] = 32
+    batch_size: Annotated[int | None, COUNT] = None  # null: 32 on a CPU, 256 on a GPU
     # contrastive: the plausible token (alpha) with the highest log-ratio to the amateur, untrained.
     decoder: Annotated[str, ("greedy", "contrastive")] = "greedy"
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or

@@ -1,5 +1,6 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,8 @@ def distill(
     settings, seed, device = training.settings, training.seed, training.device
     distributed.run_identically(lambda: _check_lengths(supervision, expert))
     plan = distributed.run_identically(lambda: plan_batches(supervision, settings, seed))
-    size = pass_size(settings.tokens_per_pass, torch.device(device).type, packs=expert.packs)
+    tokens = cast(int, settings.tokens_per_pass)  # not None in a run, see `Inputs`
+    size = pass_size(tokens, torch.device(device).type, packs=expert.packs)
     batches = Lazy(len(plan), lambda step: build_batch(supervision, plan[step], size))
     read = tokens_read(supervision, plan)
     # Forward, and as many for the gradients of activations; without LoRA's own weights.
@@ -91,8 +93,7 @@ def _train(
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
     training, settings = trainer.training, trainer.training.settings
     checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
-    # Checkpoints fall on logged steps, so that resuming loses no part of a logged mean.
-    logs_between = max(1, round(settings.checkpoint_every / settings.log_every))
+    saved = time.monotonic()
     found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
     if found is not None:
         distributed.run_on_all_ranks(lambda: trainer.load(found))
@@ -114,9 +115,11 @@ def _train(
                 entry = trainer.log()
                 progress.add(0, note=f"loss {entry['loss']:.4f}")
                 training.on_log(step, entry)
-            is_due = step % (logs_between * settings.log_every) == 0
-            if is_due and not is_last and distributed.is_rank0():
-                trainer.save(checkpoint)
+                # On logged steps only, so that resuming loses no part of a logged mean.
+                is_due = time.monotonic() - saved >= settings.checkpoint_seconds
+                if is_due and not is_last and distributed.is_rank0():
+                    trainer.save(checkpoint)
+                    saved = time.monotonic()
 
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:

@@ -43,6 +43,8 @@ MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
 RENDERING_PACKAGES = ("transformers", "tokenizers")  # from a question to token ids
 GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
+# Questions per batch in sampling and in evaluation, and tokens per pass: the defaults by device.
+_SIZES = {"cpu": (16, 32, 1024), "gpu": (256, 256, 4096)}
 _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 
@@ -67,7 +69,9 @@ class Inputs:
 
         With `expert.adapter` the expert is read from the run's store (None: the settings').
         """
-        self.settings, self._store = settings, store
+        self.device = devices.resolve_device(settings.device)
+        self.dtype = devices.resolve_dtype(settings.dtype, self.device)
+        self.settings, self._store = _with_sizes(settings, self.device), store
         self._adapted: dict[str, str] = {}  # facts of the expert with `expert.adapter`
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
@@ -75,8 +79,6 @@ class Inputs:
         names = settings.evaluator.prompts
         self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
         self._conf_dirs = conf_dirs
-        self.device = devices.resolve_device(settings.device)
-        self.dtype = devices.resolve_dtype(settings.dtype, self.device)
 
     @cached_property
     def method(self) -> Method:
@@ -376,6 +378,26 @@ class Inputs:
             **({"attention": chosen} if chosen else {}),
             **versions_of(MODEL_PACKAGES),
         }
+
+
+def _with_sizes(settings: Settings, device: str) -> Settings:
+    """The settings with the default sizes of this kind of device.
+
+    They do not depend on free memory, because sizes determine results; a batch that does not fit
+    is halved.
+    """
+    sampled, answered, tokens = _SIZES["cpu" if device == "cpu" else "gpu"]
+    sampler, distiller, evaluator = settings.sampler, settings.distiller, settings.evaluator
+    return replace(
+        settings,
+        sampler=replace(
+            sampler,
+            batch_size=sampler.batch_size or sampled,
+            tokens_per_pass=sampler.tokens_per_pass or tokens,
+        ),
+        distiller=replace(distiller, tokens_per_pass=distiller.tokens_per_pass or tokens),
+        evaluator=replace(evaluator, batch_size=evaluator.batch_size or answered),
+    )
 
 
 def _check_export(export: str) -> None:

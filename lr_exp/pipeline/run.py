@@ -64,6 +64,7 @@ def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary
     if distributed.is_rank0():
         record_run(store.root, folder)
     inputs = Inputs(settings, conf_dirs, store)
+    settings = inputs.settings
     distributed.join(inputs.device)
     installed = versions()
     check_machines(inputs, installed)

@@ -67,7 +67,7 @@ SETTINGS = DistillerSettings(
     learning_rate=1e-2,
     order="trajectories",
     log_every=1,
-    checkpoint_every=2,
+    checkpoint_seconds=0,
     tokens_per_pass=64,
 )
 

@@ -24,7 +24,7 @@ _IGNORED = {
 }
 # They change at most rounding, and give a note.
 _RESOURCES = {
-    *("distiller.checkpoint_every", "distiller.log_every", "distiller.parallel"),
+    *("distiller.checkpoint_seconds", "distiller.log_every", "distiller.parallel"),
     *("distiller.tokens_per_pass", "sampler.tokens_per_pass"),
     *("evaluator.batch_size", "sampler.batch_size"),
 }
