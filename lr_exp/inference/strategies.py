@@ -69,8 +69,8 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
         expert_logits, amateur_logits = logits
         # Moves them once; later calls find them on the device.
         ids, is_shared = ids.to(expert_logits.device), is_shared.to(expert_logits.device)
-        expert = contrast.log_probs(shared.restrict(expert_logits))
-        amateur = contrast.log_probs(shared.restrict(amateur_logits))
+        expert = contrast.log_probs(shared.restrict(expert_logits, ids))
+        amateur = contrast.log_probs(shared.restrict(amateur_logits, ids))
         score = contrast.contrast_score(expert, amateur)
         score = score.masked_fill(~contrast.plausible(expert, alpha), -math.inf)
         best = score == score.amax(-1, keepdim=True)
