@@ -271,6 +271,20 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
         train(tmp_path, expert)
 
 
+def test_a_loss_that_is_not_finite_between_logs_names_its_optimizer_step(tmp_path, monkeypatch):
+    pass_losses, calls = trainer.pass_losses, []
+
+    def infinite_at_the_third(*given):
+        calls.append(1)
+        losses, entropies = pass_losses(*given)
+        return losses * (math.inf if len(calls) == 3 else 1), entropies
+
+    monkeypatch.setattr(trainer, "pass_losses", infinite_at_the_third)
+    with pytest.raises(UserError, match="the loss is inf at optimizer step 3:"):
+        train(tmp_path, settings=replace(SETTINGS, log_every=5))  # one pass a step
+    assert len(calls) == 5
+
+
 @pytest.mark.integration
 def test_logs_between_checkpoints_are_whole_after_a_stop(tmp_path):
     """A mean that straddles a checkpoint would lose its first half."""

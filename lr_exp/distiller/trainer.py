@@ -10,6 +10,7 @@ a step.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,7 @@ class _Pass:
 
 class _StepMetrics(NamedTuple):
     loss: Tensor  # mean over the kept steps, in nats
-    entropies: float  # the sum over the kept steps, in nats
+    entropies: Tensor  # the sum over the kept steps, in nats, fp64
     kept_steps: int
     grad_norm: Tensor  # before clipping
     learning_rate: float
@@ -151,8 +152,11 @@ class ContrastTrainer:
     def training_step(self, batch: dict[str, Any]) -> None:
         """Makes an optimizer step on a batch, see `batches.build_batch`."""
         self._model.train()
+        device = self._device
         passes = [
-            _Pass(number, {name: one.to(self._device) for name, one in content.items()})
+            _Pass(
+                number, {name: one.to(device, non_blocking=True) for name, one in content.items()}
+            )
             for number, content in enumerate(batch["passes"])
         ]
         kept_steps = batch["kept_steps"]
@@ -163,11 +167,6 @@ class ContrastTrainer:
             # An error on one rank must reach the others, which wait for its gradients.
             result = distributed.run_on_all_ranks(lambda: self._accumulate(mine, kept_steps))
         loss, entropies = _summed_over_ranks([*self._tuned.values()], *result)
-        if not torch.isfinite(loss):
-            raise distributed.SharedError(
-                f"the loss is {loss.item()} at optimizer step {self.step + 1}: lower "
-                "distiller.learning_rate, or try dtype=float32."
-            )
         norm = clip_grad_norm_(self._tuned.values(), self.training.settings.max_grad_norm)
         learning_rate = float(self._scheduler.get_last_lr()[0])
         self._unlogged.append(_StepMetrics(loss, entropies, kept_steps, norm, learning_rate))
@@ -181,13 +180,23 @@ class ContrastTrainer:
 
         `loss` and `entropy` (nats) are means; `grad_norm` (before clipping) and `learning_rate` are
         of the last optimizer step. `tuned_tokens` are the kept steps trained since the start.
+
+        Raises UserError, on every rank: the loss of one of the optimizer steps is not finite. It is
+        checked here because reading a loss after each step would wait for the device.
         """
         steps, last = self._unlogged, self._unlogged[-1]
+        losses = torch.stack([one.loss for one in steps]).tolist()
+        for step, loss in enumerate(losses, self.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise distributed.SharedError(
+                    f"the loss is {loss} at optimizer step {step}: lower "
+                    "distiller.learning_rate, or try dtype=float32."
+                )
         kept = sum(one.kept_steps for one in steps)
         entry = {
             "step": self.step,
             "loss": float(sum(one.loss for one in steps)) / len(steps),
-            "entropy": sum(one.entropies for one in steps) / kept,
+            "entropy": float(sum(one.entropies for one in steps)) / kept,
             "grad_norm": last.grad_norm.item(),
             "learning_rate": last.learning_rate,
             "tuned_tokens": kept + (self.history[-1]["tuned_tokens"] if self.history else 0),
@@ -209,9 +218,10 @@ class ContrastTrainer:
             mine += [spare] * (max(map(len, shared)) - len(mine))
         return mine
 
-    def _accumulate(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, float]:
+    def _accumulate(self, passes: list[_Pass], kept_steps: int) -> tuple[Tensor, Tensor]:
         """The passes' share of the mean loss over kept steps, and the sum of their entropies."""
-        total, entropy = torch.zeros((), device=self._device), 0.0
+        total = torch.zeros((), device=self._device)
+        entropy = torch.zeros((), device=self._device, dtype=torch.float64)
         for one in passes:
             # The dropout's seed is hashed because a CPU generator uses only its low 32 bits, which
             # must differ between neighboring optimizer steps and seeds.
@@ -235,13 +245,13 @@ class ContrastTrainer:
                     "sampler.max_new_tokens, or use a smaller model or dtype=bfloat16."
                 ) from error
             total += loss.detach()
-            entropy += one.weight * float(entropies.sum())
+            entropy += one.weight * entropies.sum().double()
         return total, entropy
 
 
 def _summed_over_ranks(
-    tuned: list[torch.nn.Parameter], total: Tensor, entropies: float
-) -> tuple[Tensor, float]:
+    tuned: list[torch.nn.Parameter], total: Tensor, entropies: Tensor
+) -> tuple[Tensor, Tensor]:
     """Both summed over the ranks; sums the gradients of the tuned weights in place."""
     if not distributed.is_distributed():
         return total, entropies
@@ -249,10 +259,10 @@ def _summed_over_ranks(
     for parameter in tuned:
         if parameter.grad is None:  # no pass of this rank used it
             parameter.grad = torch.zeros_like(parameter)
-    sums = torch.stack([total, total.new_tensor(entropies)])
+    sums = torch.stack([total, entropies.to(total.dtype)])
     distributed.all_reduce([sums, has_one])
     distributed.all_reduce([parameter.grad for parameter in tuned if parameter.grad is not None])
     for parameter, anywhere in zip(tuned, has_one.tolist(), strict=True):
         if not anywhere:
             parameter.grad = None  # the optimizer skips it, as with one rank
-    return sums[0], sums[1].item()
+    return sums[0], sums[1].double()

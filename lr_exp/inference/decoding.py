@@ -101,8 +101,13 @@ def decode(
     rows = list(range(len(limits)))  # the continuation to which each row of the batch belongs
     active = [True] * len(limits)
     while True:
-        chosen = strategy([state.next_logits(active) for state in states])
-        tokens = chosen.tolist()
+        logits = [state.next_logits() for state in states]
+        chosen = strategy(logits)
+        checks = [torch.isfinite(one.amax(-1)) for one in logits]
+        # One transfer for each token, because the host waits for the device in it.
+        tokens, *finite_rows = torch.stack([chosen, *checks]).tolist()
+        for model, finite in zip(models, finite_rows, strict=True):
+            _check_finite(finite, active, model.language_model.name)
         for row, token in enumerate(tokens):
             if not active[row]:
                 continue
@@ -150,7 +155,7 @@ class _WholeRows:
         self._device = next(self._model.model.parameters()).device
         self._rows = [list(prompt) for prompt in prompted.prompts]
 
-    def next_logits(self, active: Sequence[bool]) -> Tensor:
+    def next_logits(self) -> Tensor:
         """Reads each row from its start; returns next-token logits `(rows, vocabulary_size)`."""
         logits = [
             self._model.model(
@@ -158,7 +163,7 @@ class _WholeRows:
             ).logits[0, -1, : self._model.vocabulary_size]
             for row in self._rows
         ]
-        return _check_finite(torch.stack(logits), active, self._model.name)
+        return torch.stack(logits)
 
     def keep(self, indices: Tensor) -> None:
         self._rows = [self._rows[index] for index in indices.tolist()]
@@ -195,7 +200,7 @@ class _CachedRows:
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
 
-    def next_logits(self, active: Sequence[bool]) -> Tensor:
+    def next_logits(self) -> Tensor:
         """Runs a forward pass; returns next-token logits `(rows, vocabulary_size)`."""
         logits = self._model.model(
             input_ids=self._ids,
@@ -207,7 +212,6 @@ class _CachedRows:
         ).logits[:, -1, : self._model.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
-        logits = _check_finite(logits, active, self._model.name)
         if self._known_ids is not None:
             self._logits = logits
         return logits
@@ -239,15 +243,10 @@ class _CachedRows:
         self._length += 1
 
 
-def _check_finite(logits: Tensor, active: Sequence[bool], name: str) -> Tensor:
-    """The logits; raises if an active row has NaN or plus infinity (minus infinity is valid)."""
-    finite = torch.isfinite(logits.amax(-1))
-    if finite.all():
-        return logits
-    if not finite[torch.tensor(active, device=finite.device)].all():
+def _check_finite(finite: Sequence[int], active: Sequence[bool], name: str) -> None:
+    """Raises if an active row has NaN or plus infinity (minus infinity is valid)."""
+    if any(used and not one for one, used in zip(finite, active, strict=True)):
         raise UserError(
             f"{name}'s logits are not finite (NaN or infinite) while decoding: its weights are "
             "damaged, or the precision is too low; try dtype=float32."
         )
-    # Values of finished rows do not matter, but sampling from NaN would fail for the whole batch.
-    return logits.masked_fill(~finite[:, None], 0.0)

@@ -1,7 +1,8 @@
 """Decoding strategies: each chooses the next token of every row from the models' logits.
 
 A `Strategy` takes a sequence with each model's raw logits `(rows, ids)`, without ids that have no
-token, and returns the chosen ids, int64 `(rows,)`. Strategies with settings are closures.
+token, and returns the chosen ids, int64 `(rows,)`. Any id will do for a row with NaN or infinity:
+`decode` does not use it. Strategies with settings are closures.
 `generation.py` has a decoding function for each, and `evaluator/answer.py` selects one by
 `evaluator.decoder`.
 """
@@ -39,6 +40,7 @@ def sampled(temperature: float, top_p: float, generator: torch.Generator) -> Str
         scores = model_logits.float()
         # Subtract the maximum first: dividing by a tiny temperature would overflow.
         probabilities = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
+        probabilities.nan_to_num_(nan=1.0)  # multinomial would fail for the whole batch
         if top_p == 1:
             return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
         ordered, ids = torch.sort(probabilities, stable=True, dim=-1, descending=True)
@@ -67,8 +69,8 @@ def contrastive(shared: SharedVocabulary, alpha: float) -> Strategy:
         expert_logits, amateur_logits = logits
         # Moves them once; later calls find them on the device.
         ids, is_shared = ids.to(expert_logits.device), is_shared.to(expert_logits.device)
-        expert = contrast.log_probs(shared.restrict(expert_logits))
-        amateur = contrast.log_probs(shared.restrict(amateur_logits))
+        expert = contrast.log_probs(shared.restrict(expert_logits, ids))
+        amateur = contrast.log_probs(shared.restrict(amateur_logits, ids))
         score = contrast.contrast_score(expert, amateur)
         score = score.masked_fill(~contrast.plausible(expert, alpha), -math.inf)
         best = score == score.amax(-1, keepdim=True)

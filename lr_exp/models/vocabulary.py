@@ -26,15 +26,16 @@ class SharedVocabulary:
     def __contains__(self, token_id: int) -> bool:
         return 0 <= token_id < self.size and token_id not in self.excluded
 
-    def restrict(self, logits: Tensor) -> Tensor:
+    def restrict(self, logits: Tensor, ids: Tensor | None = None) -> Tensor:
         """Logits `(..., rows)` of the shared ids only, `(..., shared)`, in the order of the ids.
 
         Rows without a token, which pad the embedding, and excluded ids are removed before the
-        distribution is normalized.
+        distribution is normalized. Loops pass `ids()`, which would wait for the device each time.
         """
         logits = logits[..., : self.size]
         if self.excluded:
-            logits = logits.index_select(-1, self.ids(logits.device))
+            ids = self.ids(logits.device) if ids is None else ids
+            logits = logits.index_select(-1, ids)
         return logits
 
     def ids(self, device: torch.device | str = "cpu") -> Tensor:

@@ -82,8 +82,8 @@ def score_steps(
         values fp32.
     """
     ids = shared.ids(expert_logits.device)
-    expert = contrast.log_probs(shared.restrict(expert_logits))
-    amateur = contrast.log_probs(shared.restrict(amateur_logits))
+    expert = contrast.log_probs(shared.restrict(expert_logits, ids))
+    amateur = contrast.log_probs(shared.restrict(amateur_logits, ids))
     rows, columns = contrast.plausible(expert, floor).nonzero(as_tuple=True)
     amateur_top, places = amateur.topk(min(_AMATEUR_TOP, amateur.shape[-1]), dim=-1)
     return {
