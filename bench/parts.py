@@ -234,15 +234,24 @@ def startup(bench: Bench) -> dict[str, Any]:
     return {"unit": "s", **spread([measure() for _ in range(bench.sizes.repeats)])}
 
 
-def precision(bench: Bench, pair: Pair) -> dict[str, float]:
+def precision(
+    bench: Bench, pair: Pair, rounded: Pair | None = None, kept: float | None = None
+) -> dict[str, float]:
     """Effect of bf16 weights on the scores of the same answers, with log-softmax in fp32.
+
+    Args:
+        bench: options.
+        pair: in fp32.
+        rounded: the same pair in bf16 (None: it is loaded on the CPU).
+        kept: the share of steps that beta keeps in fp32 (None: beta is 0.4).
 
     Returns:
         `steps`; `kept_otherwise`, the share of steps that only one precision keeps;
         `kl_error_median` and `kl_error_p99`, of the absolute difference in nats; `ratio`, fp32's
         seconds to bf16's.
     """
-    rounded = load_pair(pair.name, bench.sizes.questions, bench.data, dtype="bfloat16")
+    if rounded is None:
+        rounded = load_pair(pair.name, bench.sizes.questions, bench.data, dtype="bfloat16")
     with tempfile.TemporaryDirectory() as name:
         folder, by_stage = Path(name), {}
         answers, exact = stages.sample(
@@ -257,9 +266,10 @@ def precision(bench: Bench, pair: Pair) -> dict[str, float]:
             read_columns(shard_paths(place), ["kl"])["kl"] for place in (exact, folder / "rounded")
         )
     error = np.abs(fp32 - bf16)
+    beta = stages.BETA if kept is None else float(np.quantile(fp32, 1 - kept))
     return {
         "steps": len(fp32),
-        "kept_otherwise": float(((fp32 > stages.BETA) != (bf16 > stages.BETA)).mean()),
+        "kept_otherwise": float(((fp32 > beta) != (bf16 > beta)).mean()),
         "kl_error_median": float(np.median(error)),
         "kl_error_p99": float(np.quantile(error, 0.99)),
         "ratio": by_stage["score"] / seconds,

@@ -24,6 +24,7 @@ from lr_exp.store.shards import write_encoded
 _STAGES = ("rollout", "score", "distill", "evaluate")
 _SHARD_BYTES = 4_000_000
 _SHARDS = 100
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     seconds: dict[tuple[int, str], list[float]] = {}
     for _ in range(args.repeats):
         for count in (1, cores):
-            for stage, value in _run(count, args.questions).items():
+            for stage, value in run(count, args.questions).items():
                 seconds.setdefault((count, stage), []).append(value)
     with tempfile.TemporaryDirectory() as folder:
         _start(cores, "bench.ranks", [], Path(folder))
@@ -48,8 +49,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(count: int, questions: int) -> dict[str, float]:
-    """Seconds of each stage."""
+def run(count: int, questions: int) -> dict[str, float]:
+    """Seconds of each stage in a run of `count` processes."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "experiment=demo",
@@ -83,7 +84,7 @@ def _start(count: int, module: str, words: list[str], folder: Path) -> None:
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
         },
         check=True,
         stdout=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,18 @@ def sample(
 ) -> tuple[Path, Path]:
     """Rollout and scoring of all questions into two new folders; records `seconds` of each."""
     trajectories, steps = folder / "trajectories", folder / "steps"
-    trajectories.mkdir()
     start = time.perf_counter()
+    roll_out(pair, trajectories, new_tokens=new_tokens, batch_size=batch_size)
+    middle = time.perf_counter()
+    score_again(pair, trajectories, steps, tokens_per_pass=tokens_per_pass)
+    if seconds is not None:
+        seconds.update(rollout=middle - start, score=time.perf_counter() - middle)
+    return trajectories, steps
+
+
+def roll_out(pair: Pair, trajectories: Path, *, new_tokens: int, batch_size: int) -> None:
+    """Answers all questions, into a new folder."""
+    trajectories.mkdir()
     rollout.roll_out(
         pair.questions,
         pair.expert,
@@ -55,11 +65,6 @@ def sample(
         max_new_tokens=new_tokens,
         batch_size=batch_size,
     )
-    middle = time.perf_counter()
-    score_again(pair, trajectories, steps, tokens_per_pass=tokens_per_pass)
-    if seconds is not None:
-        seconds.update(rollout=middle - start, score=time.perf_counter() - middle)
-    return trajectories, steps
 
 
 def lengths(trajectories: Path) -> list[list[tuple[int, int]]]:
@@ -126,6 +131,9 @@ def _lightreasoner(beta: float) -> Method:
     return method_of(Settings(method=settings, alpha=ALPHA, beta=beta))
 
 
+LOSS = _lightreasoner(BETA).loss  # the same for every beta
+
+
 def synthetic(pair: Pair, *, new_tokens: int, kept: int) -> Supervision:
     """Supervision with real prompts, arbitrary answers and `kept` evenly spaced kept steps each."""
     trajectories = []
@@ -158,29 +166,46 @@ def train(
 ) -> float:
     """Seconds per kept step in training, after the first optimizer step."""
     ticks: list[float] = []
+    settings = DistillerSettings(
+        steps=steps + 1,
+        batch_size=batch_size,
+        order="trajectories",
+        log_every=1,
+        checkpoint_seconds=math.inf,
+        tokens_per_pass=tokens_per_pass,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        distill.distill(
+        tune(
+            pair,
             supervision,
-            pair.expert,
             Path(folder),
-            distill.Training(
-                DistillerSettings(
-                    steps=steps + 1,
-                    batch_size=batch_size,
-                    order="trajectories",
-                    log_every=1,
-                    checkpoint_seconds=math.inf,
-                    tokens_per_pass=tokens_per_pass,
-                ),
-                loss=_lightreasoner(BETA).loss,
-                seed=0,
-                device=device,
-                base_location="bench",
-                base_revision=None,
-                on_log=lambda *_: ticks.append(time.perf_counter()),
-            ),
+            settings,
+            device=device,
+            on_log=lambda *_: ticks.append(time.perf_counter()),
         )
     return (ticks[steps] - ticks[0]) / (steps * batch_size)
+
+
+def tune(
+    pair: Pair,
+    supervision: Supervision,
+    folder: Path,
+    settings: DistillerSettings,
+    *,
+    device: str,
+    on_log: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Tunes the expert and writes its adapter into a folder."""
+    training = distill.Training(
+        settings,
+        loss=LOSS,
+        seed=0,
+        device=device,
+        base_location="bench",
+        base_revision=None,
+        on_log=on_log,
+    )
+    distill.distill(supervision, pair.expert, folder, training)
 
 
 @contextmanager
