@@ -70,6 +70,8 @@ def _time_geometry(args: argparse.Namespace) -> None:
         train_batch_size=args.train_batch_size or 16,
         tokens_per_pass=args.tokens_per_pass,
         new_tokens=args.new_tokens,
+        evaluated=min(args.evaluated, args.questions or 1000),
+        answer_tokens=args.answer_tokens,
     )
     results = on_device.run(
         args.geometry,
@@ -107,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", help="with --geometry (bfloat16 on a GPU)")
     add("--steps", type=int, default=1000, help="optimizer steps, with --geometry")
     add("--new-tokens", type=int, default=128, help="with --geometry")
+    add("--evaluated", type=int, default=256, help="questions to evaluate, with --geometry")
+    add("--answer-tokens", type=int, default=512, help="of each of them, with --geometry")
     add("--tokens-per-pass", type=int, default=4096, help="with --geometry")
     return parser
 

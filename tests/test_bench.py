@@ -186,15 +186,21 @@ def test_memory_and_scaling_are_measured_in_children():
 @pytest.mark.integration
 def test_the_papers_run_with_random_weights_of_a_tiny_geometry(tmp_path, capsys):
     words = ["--geometry", "tiny", "--device", "cpu", "--questions", "6", "--steps", "3"]
-    more = ["--new-tokens", "24", "--batch-size", "3", "--out", str(tmp_path)]
+    more = ["--new-tokens", "24", "--batch-size", "3", "--answer-tokens", "8", "--out"]
+    more += [str(tmp_path), "--evaluated", "4"]
     assert main([*words, *more]) == 0
     results = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
-    assert results["stages"].keys() == {"rollout", "score", "training"}
+    assert [*results["stages"]] == ["rollout", "score", "training", "evaluate"]
+    tokens = [stage["tokens_per_second"] * stage["seconds"] for stage in results["stages"].values()]
+    assert (tokens[0], tokens[3]) == pytest.approx((6 * 24, 4 * 8))
     assert results["kept_per_answer"] == pytest.approx(20, abs=1)
     for stage in results["stages"].values():
         assert stage["seconds"] > 0 < stage["tokens_per_second"]
         assert stage["share_of_flops"] > 0 < stage["share_of_bandwidth"]
-    assert "tiny on" in capsys.readouterr().out
+        assert stage["peak_memory_bytes"] > 0
+    out = capsys.readouterr().out
+    assert "tiny on" in out
+    assert "extrapolated, not measured" in out
 
 
 @pytest.mark.integration
