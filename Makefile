@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup smollm2 ray demo test-fast test test-slow bench stream notebooks lint type audit format micro clean
+.PHONY: help setup smollm2 ray demo test-fast test test-slow bench gpu stream notebooks lint type audit format micro clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test-slow: smollm2 ray ## Run all tests, including slow ones and those of the sm
 
 bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)
 	$(BIN)/python -m bench $(ARGS)
+
+gpu: $(STAMP) ## Measure everything that needs a GPU (half an hour; ARGS='--toy --device cpu')
+	$(BIN)/python -m bench.gpu $(ARGS)
 
 stream: $(STAMP) ## Measure time, memory and disk use for 100,000 questions (about an hour)
 	$(BIN)/python -m bench.stream $(ARGS)
