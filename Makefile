@@ -43,7 +43,7 @@ test-slow: smollm2 ray ## Run all tests, including slow ones and those of the sm
 bench: $(STAMP) ## Measure speed and memory against the published loops (about an hour; ARGS=--quick)
 	$(BIN)/python -m bench $(ARGS)
 
-gpu: $(STAMP) ## Measure everything that needs a GPU (half an hour; ARGS='--toy --device cpu')
+gpu: $(STAMP) ## Measure everything that needs a GPU (about an hour; ARGS='--toy --device cpu')
 	$(BIN)/python -m bench.gpu $(ARGS)
 
 stream: $(STAMP) ## Measure time, memory and disk use for 100,000 questions (about an hour)

@@ -125,6 +125,11 @@ class Program:
                     f"+sweep={settings.sweep} starts several runs: add -m, as in python -m lr_exp "
                     f"-m +sweep={settings.sweep}."
                 )
+            if number > 1 and os.environ.get("WANDB_SWEEP_ID"):
+                raise UserError(
+                    "a W&B agent's command has several runs, which W&B would record as one: give "
+                    "each key one value, as in sweeps/wandb."
+                )
             if multirun:  # its runs are a group in W&B
                 group = settings.wandb.group or os.environ.get("WANDB_RUN_GROUP")
                 settings.wandb.group = group or settings.sweep or folder.parent.name
@@ -132,9 +137,10 @@ class Program:
             from lr_exp.pipeline.run import run  # imports torch
             from lr_exp.report import terminal  # imports pandas
 
-            if not gc.isenabled():  # the program's first run
-                gc.freeze()  # imported objects stay
-                gc.enable()
+            # Imported objects stay: without them, a collection takes 0.05 s instead of 0.3 s.
+            gc.collect()
+            gc.freeze()
+            gc.enable()
             summary = run(settings, folder, self._folders)
             if not multirun:
                 _show(f"{terminal.summary_table(summary)}\n{terminal.results_lines(folder)}")

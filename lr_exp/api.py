@@ -58,7 +58,7 @@ def run_experiment(settings: Settings, folder: str | Path) -> "Summary":
     Args:
         settings: see `compose`. `wandb.mode=disabled` disables W&B.
         folder: for the same files as the program writes. Of an earlier run in it, `summary.json`
-            and `metrics.jsonl` are renamed to `previous.*`; its page, `trajectories.json`,
+            and `metrics.jsonl` are renamed to `previous.*`; its page, `trajectories.json.gz`,
             `failed.json` and links to artifacts are deleted.
 
     Returns:

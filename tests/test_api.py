@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,8 +85,10 @@ def test_composed_settings_are_the_programs(program, settings):
     """The program writes its settings to the summary."""
     ran = summary_of(program(*SMALL, "stages=[sample]"))["settings"]
     ours = lr_exp.compose(*SMALL, "stages=[sample]", f"store={ran['store']}").to_dict()
-    # The summary also has the defaults of the choices' parameters.
+    # The summary also has the defaults of the choices' parameters, and of sizes on this device.
     ours["method"] |= {"a": 1.0, "b": 1.0, "mix": 1.0, "clip": None}
+    ours["sampler"] |= {"tokens_per_pass": 1024}
+    ours["distiller"] |= {"tokens_per_pass": 1024}
     assert {*ours.pop("overrides")} <= {*ran.pop("overrides")}  # the fixture has more
     assert json.loads(json.dumps(ours)) == ran
 
@@ -139,6 +142,8 @@ def test_a_pair_equals_the_stages(settings, sample):
     assert [one.id for one in questions] == [one.question_id for one in sample.answers]
     (answer,) = pair.roll_out(questions[:1])
     assert answer == sample.answers[0]
+    defaults = replace(settings, sampler=replace(settings.sampler, batch_size=None))
+    assert lr_exp.load_pair(defaults).roll_out(questions[:1]) == [answer]
     expert, amateur = (lr_exp.contrast.log_probs(logits) for logits in pair.logits(answer))
     steps = sample.steps[sample.steps.answer == 0]
     assert expert.shape == amateur.shape == (len(answer.token_ids), pair.shared.size)

@@ -71,11 +71,13 @@ def test_differences_are_paired_by_position_worked_by_hand():
         ({7: 0.2, 5: 0.8}, {"moving": 5}),
         ({7: 0.8, 5: 0.2}, {"confirming": 7, "second choice": 5}),
         ({9: 0.1, 7: 0.8, 5: 0.1}, {"confirming": 7, "second choice": 9}),  # by the expert's order
+        ({7: 0.5, 8: 0.5}, {"confirming": 7, "second choice": 8}),  # a tie
         ({7: 1.0}, {"confirming": 7}),  # another token is recorded, but not plausible
     ],
 )
 def test_answers_continue_from_plausible_tokens(label, tokens):
-    scores = {"support_ids": [5, 7, 9], "support_expert": [-2.0, -0.5, -1.5], "expert_top1": 7}
+    support = {"support_ids": [5, 7, 8, 9], "support_expert": [-2.0, -0.5, -0.5, -1.5]}
+    scores = {**support, "expert_top1": 7}
     assert first_tokens(label, scores) == tokens
 
 

@@ -1,5 +1,6 @@
 """Batches of kept steps, adapters and resuming. For the loss see test_equal_to_published."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -243,7 +244,7 @@ def test_a_resumed_training_ends_with_the_same_bytes(whole, tmp_path, last, monk
     )
     train(tmp_path, on_log=lambda step, metrics: seen.append(step))
     assert seen == [1, 2, 3, 4, 5, 6]  # the first attempt's metrics are logged again
-    assert len(done) == 6 - (last - 1) // 2 * 2  # steps before the last checkpoint are not repeated
+    assert len(done) == 6 - (last - 1)  # steps before the last checkpoint are not repeated
     check_same_training(whole, tmp_path)
 
 
@@ -269,6 +270,24 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     expert.model.lm_head.weight.data[0] = float("inf")
     with pytest.raises(UserError, match="the loss is"):
         train(tmp_path, expert)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+    infinite = lambda *_: torch.tensor(math.inf)  # noqa: E731
+    monkeypatch.setattr(trainer, "clip_grad_norm_", infinite)
+    with pytest.raises(UserError, match="the grad_norm is inf at optimizer step 1:"):
+        train(tmp_path)
+
+
+def test_a_checkpoint_is_written_after_its_time_and_never_before(tmp_path, monkeypatch):
+    clock, written = itertools.count(0, 10), []  # 10 s between two looks at the clock
+    monkeypatch.setattr(distill.time, "monotonic", lambda: next(clock))
+    save = ContrastTrainer.save
+    monkeypatch.setattr(
+        ContrastTrainer, "save", lambda self, path: written.append(self.step) or save(self, path)
+    )
+    train(tmp_path, settings=replace(SETTINGS, checkpoint_seconds=20))
+    assert written == [2, 4]
 
 
 def test_a_loss_that_is_not_finite_between_logs_names_its_optimizer_step(tmp_path, monkeypatch):

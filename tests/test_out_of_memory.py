@@ -1,9 +1,7 @@
 """Limits of the machine: out-of-memory errors, GPUs without bfloat16, missing attentions."""
 
-import gc
 import json
 import logging
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -16,7 +14,7 @@ from lr_exp.distiller import trainer
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode
 from lr_exp.inference.generation import single_decoding
-from lr_exp.inference.memory import existing_objects_exempt, is_out_of_memory
+from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models import devices, loading, locating
 from lr_exp.models.loading import ModelPair
 from lr_exp.models.prompt_forms import Prompt
@@ -294,10 +292,3 @@ def test_a_random_model_needs_a_language_models_config(tmp_path):
     settings = ModelSettings(name="m", path=str(tmp_path), init="random")
     with pytest.raises(UserError, match="init=random: cannot build"):
         loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
-
-
-def test_objects_are_collected_again_after_a_failed_run():
-    with suppress(UserError), existing_objects_exempt():
-        assert gc.get_freeze_count() > 0
-        raise UserError("stop here")
-    assert gc.get_freeze_count() == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lr_exp.claims.declared import SHIPPED, read_claims
 from lr_exp.config.composition import check_overrides, conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,13 @@ def test_its_commands_are_valid(command):
 def test_every_sweep_is_listed():
     for path in (conf_dir() / "sweep").glob("*.yaml"):
         assert f"`sweeps/{path.name}`" in PAGE, path.name
+
+
+def test_every_claim_is_listed_with_what_it_needs():
+    row = r"^\| .* \| (at (?:least|most) \S+(?: %)?) \|.* no runs \|$"
+    rows = re.findall(row, PAGE, re.MULTILINE)
+    needs = [claim.needs.removesuffix(" points") for claim in read_claims(SHIPPED).values()]
+    assert [row.replace("−", "-") for row in rows] == needs  # noqa: RUF001
 
 
 def test_files_of_the_architecture_page_and_folders_exist():

@@ -99,7 +99,7 @@ def test_disabled_never_imports_wandb_and_writes_every_line_immediately(tmp_path
     with tracker(tmp_path, "disabled") as sink:
         sink.log("distill", 3, {"loss": 0.5})
         assert lines(tmp_path) == [{"family": "distill", "step": 3, "loss": 0.5}]
-        sink.wandb.table("t", ["a"], [[1]])
+        sink.wandb.table("t", ["a"], lambda: [[1]])
         sink.wandb.summarize({"x": 1})
         assert type(sink.wandb) is Sink
 
@@ -148,7 +148,8 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, service):
 def test_control_characters_in_tables_are_escaped(tmp_path, service):
     service.Table = lambda columns, data: (columns, data)
     with tracker(tmp_path) as sink:
-        sink.wandb.table("t", ["prefix", "kl"], [["a\x1b[31m\u202eb\n", 0.5], [None, 1]])
+        rows = [["a\x1b[31m\u202eb\n", 0.5], [None, 1]]
+        sink.wandb.table("t", ["prefix", "kl"], lambda: rows)
     shown = ["prefix", "kl"], [["a\\x1b[31m\\u202eb\n", 0.5], [None, 1]]
     assert service.run.logged == [{"t": shown}]
 

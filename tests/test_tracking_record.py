@@ -235,7 +235,8 @@ def test_the_job_type_lists_the_stages_that_ran(place, first):
 
 def cell(place: Path, *overrides: str, **options: str):
     settings = settings_for(place / "store", *overrides, **options)
-    return identity_of(settings, Inputs(settings, [conf_dir()]), choices(settings))
+    inputs = Inputs(settings, [conf_dir()])
+    return identity_of(inputs.settings, inputs, choices(inputs.settings))
 
 
 def test_locations_do_not_change_the_run_id(place, first, tmp_path):

@@ -62,7 +62,7 @@ with Tracker(folder, WandbSettings(mode=mode), {{"alpha": 0.2}}, cell) as sink:
         while step == {ROWS // 2} and waits_for and time.monotonic() < end:
             time.sleep(0.02)
             waits_for = "" if Path(waits_for).exists() else waits_for
-    sink.wandb.table("eval/before_after", ["benchmark", "gain"], [["gsm8k", 0.1]])
+    sink.wandb.table("eval/before_after", ["benchmark", "gain"], lambda: [["gsm8k", 0.1]])
     sink.wandb.summarize({{"eval/gsm8k/tuned": 0.5}})
     (folder / "written").touch()
 """

@@ -141,3 +141,11 @@ def test_a_run_of_an_agent_is_recorded_as_a_run_of_the_sweep(program, tmp_path, 
     record = Record(folder).run
     assert (record["sweep_id"], record["run_id"]) == ("x1y2z3", "a1b2c3")
     assert record["run_group"] == "micro_alpha_beta"
+
+
+def test_an_agents_command_with_several_runs_is_refused(program, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x1y2z3")
+    small = (*SMALL, "stages=[sample]")
+    outcome = program("experiment=demo", "seed=0,1", *small, flags=["-m"])
+    assert outcome.status == 1
+    assert "give each key one value" in outcome.err

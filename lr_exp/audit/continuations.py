@@ -154,7 +154,8 @@ def first_tokens(label: Mapping[int, float], scores: Mapping[str, Any]) -> dict[
     tokens = {"confirming": scores["expert_top1"]}
     if len(label) > 1:  # its tokens are the plausible ones
         expert = dict(zip(scores["support_ids"], scores["support_expert"], strict=True))
-        tokens["second choice"] = sorted(label, key=lambda token: expert[token])[-2]
+        others = label.keys() - {tokens["confirming"]}
+        tokens["second choice"] = max(others, key=lambda token: expert[token])
     return tokens
 
 

@@ -181,17 +181,19 @@ class ContrastTrainer:
         `loss` and `entropy` (nats) are means; `grad_norm` (before clipping) and `learning_rate` are
         of the last optimizer step. `tuned_tokens` are the kept steps trained since the start.
 
-        Raises UserError, on every rank: the loss of one of the optimizer steps is not finite. It is
-        checked here because reading a loss after each step would wait for the device.
+        Raises UserError, on every rank: the loss or the gradient of one of the optimizer steps is
+        not finite. They are checked here because reading them after each step would wait for the
+        device.
         """
         steps, last = self._unlogged, self._unlogged[-1]
-        losses = torch.stack([one.loss for one in steps]).tolist()
-        for step, loss in enumerate(losses, self.step - len(losses) + 1):
-            if not math.isfinite(loss):
-                raise distributed.SharedError(
-                    f"the loss is {loss} at optimizer step {step}: lower "
-                    "distiller.learning_rate, or try dtype=float32."
-                )
+        for name in ("loss", "grad_norm"):
+            values = torch.stack([getattr(one, name) for one in steps]).tolist()
+            for step, value in enumerate(values, self.step - len(values) + 1):
+                if not math.isfinite(value):
+                    raise distributed.SharedError(
+                        f"the {name} is {value} at optimizer step {step}: lower "
+                        "distiller.learning_rate, or try dtype=float32."
+                    )
         kept = sum(one.kept_steps for one in steps)
         entry = {
             "step": self.step,

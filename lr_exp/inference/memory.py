@@ -4,8 +4,8 @@ import gc
 import logging
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,20 +31,6 @@ def reset_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux only; elsewhere the peak is the process's
         _CLEAR.write_text("5", "ascii")  # resets VmHWM
-
-
-@contextmanager
-def existing_objects_exempt() -> Iterator[None]:
-    """Exempts the objects that exist now, above all those of libraries, from garbage collection.
-
-    With them, each full collection takes about 0.3 s, and a run makes ten.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def peak_memory_bytes(device: str) -> int:

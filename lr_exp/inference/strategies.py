@@ -1,8 +1,8 @@
 """Decoding strategies: each chooses the next token of every row from the models' logits.
 
 A `Strategy` takes a sequence with each model's raw logits `(rows, ids)`, without ids that have no
-token, and returns the chosen ids, int64 `(rows,)`. Any id will do for a row with NaN or infinity:
-`decode` does not use it. Strategies with settings are closures.
+token, and returns the chosen ids, int64 `(rows,)`. Any valid id will do for a row with NaN or
+infinity: it has finished. Strategies with settings are closures.
 `generation.py` has a decoding function for each, and `evaluator/answer.py` selects one by
 `evaluator.decoder`.
 """

@@ -383,8 +383,8 @@ class Inputs:
 def _with_sizes(settings: Settings, device: str) -> Settings:
     """The settings with the default sizes of this kind of device.
 
-    They do not depend on free memory, because sizes determine results; a batch that does not fit
-    is halved.
+    They determine sampled answers and rounding, so they do not depend on the free memory of the
+    moment; a batch that does not fit is halved, with a warning.
     """
     sampled, answered, tokens = _SIZES["cpu" if device == "cpu" else "gpu"]
     sampler, distiller, evaluator = settings.sampler, settings.distiller, settings.evaluator

@@ -111,7 +111,7 @@ def load_pair(settings: Settings) -> Pair:
     """
     context = context_of(settings)
     _ = context.inputs.shared  # is checked before weights are loaded
-    return Pair(*context.models.pair(), settings, context.inputs.prompt)
+    return Pair(*context.models.pair(), context.inputs.settings, context.inputs.prompt)
 
 
 def sample(

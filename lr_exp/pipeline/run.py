@@ -15,7 +15,6 @@ import torch
 from lr_exp import distributed, progress
 from lr_exp.config.method import Method
 from lr_exp.config.settings import Settings
-from lr_exp.inference.memory import existing_objects_exempt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import settings_for_epochs, tune_expert
 from lr_exp.pipeline.evaluating import evaluate_models
@@ -44,13 +43,12 @@ def run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:
 
     Raises UserError: a setting or an input is invalid.
     """
-    with existing_objects_exempt():
-        if distributed.is_rank0():
-            return _run(settings, folder, conf_dirs)
-        progress.choose(progress.NONE)
-        settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
-        with TemporaryDirectory() as scratch:
-            return _run(settings, Path(scratch), conf_dirs)
+    if distributed.is_rank0():
+        return _run(settings, folder, conf_dirs)
+    progress.choose(progress.NONE)
+    settings = replace(settings, wandb=replace(settings.wandb, mode="disabled"))
+    with TemporaryDirectory() as scratch:
+        return _run(settings, Path(scratch), conf_dirs)
 
 
 def _run(settings: Settings, folder: Path, conf_dirs: Sequence[Path]) -> Summary:

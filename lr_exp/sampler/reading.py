@@ -1,4 +1,4 @@
-"""A sample of answers with both models' candidates at every token, for `trajectories.json`.
+"""A sample of answers with both models' candidates at every token, for `trajectories.json.gz`.
 
 Pages and W&B show this file; no stage reads it.
 """

@@ -12,7 +12,10 @@ from lr_exp.store.run_folder import answers_file
 from lr_exp.tracking.metric_names import KEPT_PROFILE, KL_AXIS, KL_PROFILE, POSITION_AXIS
 from lr_exp.tracking.tracker import Tracker
 
-_MAX_QUESTIONS = 100  # of each benchmark in the table of answers; W&B shows at most 10,000 rows
+# The table of answers; not finished: cut off at the token limit.
+_FACTS, _SIDES = ("id", "question", "reference"), ("before", "after")
+_SHOWN = ("output", "correct", "finished")
+_MAX_QUESTIONS = 100  # of each benchmark; W&B shows at most 10,000 rows
 
 
 def log_sampling(tracker: Tracker, sampled: SampleSummary, supervision: Artifact) -> None:
@@ -45,24 +48,23 @@ def log_evaluation(tracker: Tracker, evaluated: EvaluateSummary, folder: Path) -
     names = list(dict.fromkeys(key for *_, numbers in results for key in numbers))
     columns = ("benchmark", "when", *names)
     rows = [(name, when, *map(numbers.get, names)) for name, when, numbers in results]
-    tracker.wandb.table("eval/before_after", columns, rows)
+    tracker.wandb.table("eval/before_after", columns, lambda: rows)
     if tracker.wandb.records_texts:
-        _log_answers(tracker, list(tuned), folder)
+        pairs = [f"{key} {side}" for key in _SHOWN for side in _SIDES]
+        head = ("benchmark", *_FACTS, *pairs)
+        tracker.wandb.table("eval/answers", head, lambda: _answers(list(tuned), folder))
 
 
-def _log_answers(tracker: Tracker, benchmarks: Sequence[str], folder: Path) -> None:
-    """Logs a row for each question; if there are too many, first those that were won or lost."""
-    facts, sides = ("id", "question", "reference"), ("before", "after")
-    shown = ("output", "correct", "finished")  # not finished: cut off at the token limit
+def _answers(benchmarks: Sequence[str], folder: Path) -> list[list[Any]]:
+    """A row for each question; if there are too many, first for those that were won or lost."""
     rows = []
     for name in benchmarks:
         paths = (folder / answers_file(who, name, None) for who in ("expert", "tuned"))
         expert, tuned = map(read_json_lines, paths)
         for one in changed_first(expert, tuned, _MAX_QUESTIONS):
-            answers = [one[side][key] for key in shown for side in sides]
-            rows.append([name, *map(one.get, facts), *answers])
-    columns = ("benchmark", *facts, *(f"{key} {side}" for key in shown for side in sides))
-    tracker.wandb.table("eval/answers", columns, rows)
+            answers = [one[side][key] for key in _SHOWN for side in _SIDES]
+            rows.append([name, *map(one.get, _FACTS), *answers])
+    return rows
 
 
 def log_headlines(tracker: Tracker, summary: Summary) -> None:

@@ -57,7 +57,10 @@ class Sink:
     # Metrics that are not finite are passed as None; the points of a curve are (x, y).
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    # `rows` is called in the background; an error in it costs the tracking only.
+    def table(
+        self, name: str, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]
+    ) -> None: ...
     def summarize(self, values: Mapping[str, Any]) -> None: ...
     def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None: ...
     def close(self, failed: bool) -> None: ...
@@ -130,11 +133,15 @@ class WandbSink(Sink):
         rows = [{axis: x, name: y} for x, y in points]
         self._call(lambda run: [self._add_row(run, row) for row in rows])
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        # Models and users wrote the texts: escape what a terminal would interpret.
-        data = [[map_strings(value, printable) for value in row] for row in rows]
-        table, head = self._wandb.Table, list(columns)
-        self._call(lambda run: self._add_row(run, {name: table(columns=head, data=data)}))
+    def table(
+        self, name: str, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]
+    ) -> None:
+        def add(run: Any) -> None:
+            # Models and users wrote the texts: escape what a terminal would interpret.
+            data = [[map_strings(value, printable) for value in row] for row in rows()]
+            self._add_row(run, {name: self._wandb.Table(columns=list(columns), data=data)})
+
+        self._call(add)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
         headlines = dict(values)

@@ -81,7 +81,8 @@ def controls(sweep: Sweep) -> list[Control]:
 
 def rates_of(rows: Sequence[Row]) -> list[str]:
     """The learning rates of these rows, each once, ascending."""
-    return [f"{rate:g}" for rate in sorted({row.setup.learning_rate or 0.0 for row in rows})]
+    rates = {row.setup.learning_rate for row in rows}
+    return [f"{rate:g}" for rate in sorted(rate for rate in rates if rate is not None)]
 
 
 def _seeds(rows: Sequence[Row]) -> list[int]:

@@ -263,6 +263,7 @@ const startReader = (root, data) => {
     element.textContent = `${count(entriesOf(test).length)} · ${count(steps.length)} steps`;
   });
   choose(filter);
+  slots.unstarted.hidden = true;
 };
 
 document.querySelectorAll('#the-reader').forEach(async (root) => {

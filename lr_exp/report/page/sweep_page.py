@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lr_exp.progress import duration
-from lr_exp.report.analyse.costs import HOUR, costs
 from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.figures import Figure
 from lr_exp.report.names import method_label
@@ -56,17 +54,12 @@ def sweep_page(title: str, found: Found, sweeps: Sequence[SweepSection], out: Pa
 
 
 def _facts(sweep: Sweep) -> dict[str, str]:
-    """The best rows, the mean cost of a run and what runs used, each value once."""
+    """The best rows, and what runs used, each value once: models with the start of digests."""
     facts: dict[str, dict[str, None]] = {}
     for row in sweep.best:
         gain = f", gain {cell.with_interval(row.gain)} points" if row.gain else ""
         text = f"{row.full_label}: {cell.percent(row.average)} %{gain}"
-        facts.setdefault("highest average (bold)", {})[text] = None
-    spent = costs([run for run in sweep.runs if not run.stopped])
-    if spent["hours"] and spent["tuned_tokens"]:
-        time = duration(HOUR * spent["hours"])
-        text = f"{spent['tuned_tokens']:,.0f} tuned tokens, {time} of sampling and tuning"
-        facts["mean cost of a run"] = {text: None}
+        facts.setdefault("highest average on these questions (bold)", {})[text] = None
     for run in sweep.runs:
         models = {"expert": run.provenance.expert, "amateur": run.provenance.amateur}
         digests = {
@@ -74,8 +67,10 @@ def _facts(sweep: Sweep) -> dict[str, str]:
             for role, model in models.items()
             if model and model.fingerprint and getattr(run, role)
         }
-        for key, value in (choices_of(run) | digests | {"sweep": None}).items():  # it is the title
+        steps = {"optimizer steps": str(run.distill.optimizer_steps or "")}
+        for key, value in (choices_of(run) | digests | steps).items():
             facts.setdefault(key, {}).update({value: None} if value else {})
+    facts.pop("sweep", None)  # the title
     return {key: ", ".join(values) for key, values in facts.items()}
 
 

@@ -1,4 +1,4 @@
-"""Reads `trajectories.json` for the trajectory reader.
+"""Reads `trajectories.json.gz` for the trajectory reader.
 
 The file may have been edited or truncated, so it is validated.
 """
@@ -14,7 +14,7 @@ from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
-_MAX_FILE_BYTES = 1_400_000  # a run writes at most 1,000,000, or one answer
+_MAX_FILE_BYTES = 1_400_000  # decompressed; a run writes at most 1,000,000, or one answer
 
 _NUMBERING = (
     "A step is one generated token. Steps are numbered from 1 on this page and from 0 in the run's "
