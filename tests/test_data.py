@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -246,6 +247,20 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(UserError, match=r"openai/gsm8k cannot be read.*set hub_root"):
         load_questions(hub_data(), hub_root=None)
+
+
+def test_any_hub_data_set_is_read_by_its_columns(tmp_path):
+    rows = [{"story": " A. ", "ask": "B?", "gold": 7, "why": "{ask} because"}]
+    mirror(tmp_path / "me" / "mine", rows, "train")
+    source = hub_data("mine", "hub", "me/mine", "train")
+    by_text = replace(source, question="{story} {ask}", reference="gold", solution="why")
+    read = partial(load_questions, hub_root=str(tmp_path))
+    assert read(by_text) == [Question("mine/train/0", "A. B?", "7", "{ask} because")]
+    assert read(replace(source, question="ask")) == [Question("mine/train/0", "B?")]
+    with pytest.raises(UserError, match=r"no column 'x'; the columns are: ask, gold, story, why"):
+        read(replace(source, question="{x}"))
+    with pytest.raises(UserError, match=r"`question` is missing. Set .*question"):
+        read(source)
 
 
 def test_ids_do_not_count_dropped_rows_of_a_folder_in_hub_layout(tmp_path, capfd):

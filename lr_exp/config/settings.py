@@ -173,6 +173,11 @@ class SourceSettings(_Checked):
     split: str | None = None
     revision: str | None = _neutral(None)
     answer: Annotated[str, ANSWER_KINDS] = "math"  # how references are compared
+    # Only for `format: hub`: a column of any hub data set, or a text with columns in braces, such
+    # as "{story} {ask}".
+    question: str | None = _neutral(None)
+    reference: str | None = _neutral(None)
+    solution: str | None = _neutral(None)
     # Of generated questions (`format: micro`, `random_calculation`): how many, and the seed.
     count: Annotated[int | None, COUNT] = None
     seed: int = 0

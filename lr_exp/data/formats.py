@@ -24,6 +24,7 @@ _MAX_BOXES = 50  # more boxes than this are not a list of answers
 _BRACELESS_BOX = re.compile(r"\\boxed\s{1,8}([^\s{}$\\]{1,40})")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _UNIT_IN_PARENTHESES = re.compile(r"\s\([^()]*\)$")
+_FIELD = re.compile(r"\{(\w+)\}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -69,7 +70,7 @@ def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in row:
         raise UserError(
             f"{where}: no column {name!r}; the columns are: {', '.join(sorted(row))}. Set `path` "
-            "and `format` so that they match."
+            "and `format` (format hub: and the columns) so that they match."
         )
     return row[name]
 
@@ -81,12 +82,18 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value).strip()
 
 
-def _columns(question: str, answer: str, solution: str | None = None) -> Reader:
-    """A reader of columns that are used as they are."""
+def columns_reader(question: str, answer: str | None, solution: str | None = None) -> Reader:
+    """A reader of columns, or of texts with columns in braces; None: the source has no such."""
+
+    def filled(text: str, row: Mapping[str, Any], where: str) -> str:
+        if "{" not in text:
+            return _text(row, text, where)
+        return _FIELD.sub(lambda field: _text(row, field[1], where), text).strip()
 
     def read(row: Mapping[str, Any], where: str) -> Question:
-        worked = None if solution is None else _text(row, solution, where)
-        return Question(where, _text(row, question, where), _text(row, answer, where), worked)
+        reference = answer and filled(answer, row, where)
+        worked = solution and filled(solution, row, where)
+        return Question(where, filled(question, row, where), reference, worked)
 
     return read
 
@@ -187,16 +194,17 @@ def read_jsonl(row: Mapping[str, Any], where: str) -> Question:
 FORMATS: dict[str, Reader] = {
     "gsm8k": _read_gsm8k,
     "math": _read_math,
-    "math500": _columns("problem", "answer", "solution"),
-    "aime25": _columns("problem", "answer"),
+    "math500": columns_reader("problem", "answer", "solution"),
+    "aime25": columns_reader("problem", "answer"),
     "svamp": _read_svamp,
     "asdiv": _read_asdiv,
-    "minerva_math": _columns("question", "answer"),
+    "minerva_math": columns_reader("question", "answer"),
     "olympiadbench": _read_olympiadbench,
     "mmlu_stem": _read_mmlu_stem,
     "jsonl": read_jsonl,
     "parquet": read_jsonl,
-    "micro": _columns("question", "answer", "solution"),
-    "random_calculation": _columns("question", "answer"),
+    "hub": columns_reader("question", None),  # with the columns of the settings instead
+    "micro": columns_reader("question", "answer", "solution"),
+    "random_calculation": columns_reader("question", "answer"),
 }
 """Reader of each format: takes a row and a question id; returns None for a dropped row."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lr_exp.config.settings import DataSettings, SourceSettings
-from lr_exp.data.formats import FORMATS, Question, read_jsonl
+from lr_exp.data.formats import FORMATS, Question, columns_reader, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.random_calculation import random_calculations
 from lr_exp.errors import UserError, did_you_mean, first_line
@@ -47,11 +47,18 @@ def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterat
 
 
 def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Question]:
-    count = 0
+    count, read = 0, FORMATS[source.format]
+    if source.format == "hub":
+        if not source.question or source.question == "???":
+            raise UserError(
+                f"{_where(source)}: `question` is missing. Set {_key(source, 'question')} to a "
+                "column of the data set, or to a text with columns in braces."
+            )
+        read = columns_reader(source.question, source.reference, source.solution)
     for row in rows:
         where = f"{source.name}/{source.split}/{count}"
         try:
-            question = FORMATS[source.format](row, where)
+            question = read(row, where)
         # A cell has an unexpected type, or an index beyond the options.
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             raise UserError(
