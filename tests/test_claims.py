@@ -262,6 +262,27 @@ def test_the_program_prints_verdicts_numbers_and_missing_runs(tmp_path, capsys):
     assert "contrast_over_selection,micro world,micro_ablation,micro,supported,40.0" in csv[5]
 
 
+def test_a_note_says_how_a_sweep_was_changed(tmp_path):
+    def notes(folder, seeds, *words):
+        for seed in seeds:
+            cell = ["+sweep=micro_ablation", "experiment=micro_tables", f"seed={seed}"]
+            for method in ("lightreasoner", "no_selection"):
+                ran = [*cell, f"method={method}", "wandb.mode=disabled", *words]
+                sweep = "micro_ablation"
+                write(folder, 60, seed, method=method, sweep=sweep, settings__overrides=ran)
+        return judged(read_claims(SHIPPED), [folder]).notes
+
+    text = "\n".join(notes(tmp_path / "one", [1], "distiller.steps=9", "evaluator.max_examples=5"))
+    assert (
+        "micro_ablation did not run as in its file: distiller.steps=9, evaluator.max_examples=5, "
+        "seed=1." in text
+    )
+    assert "one seed: the intervals do not cover other training runs" in text
+    text = "\n".join(notes(tmp_path / "own", [0, 1, 2]))
+    assert "did not run" not in text
+    assert "one seed" not in text
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -7,12 +7,11 @@ from math import hypot, sqrt
 from pathlib import Path
 from statistics import fmean, median
 
-from hydra.core.override_parser.types import Transformer
 from scipy.special import stdtrit
 
 from lr_exp.api import compose
 from lr_exp.claims.declared import Claim
-from lr_exp.config.composition import conf_dir, count_cells, parse_override
+from lr_exp.config.composition import axis_words, conf_dir, count_cells
 from lr_exp.config.options import ABOUT, option_files, read_option
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.report.analyse.comparable import flat
@@ -64,14 +63,8 @@ def plan(
     content = read_option(files[name])
     hydra, about = content.pop("hydra"), content.pop(ABOUT)
     params = hydra["sweeper"]["params"]
-    axes = {key: parse_override(f"{key}={values}") for key, values in params.items()}
-    first = [
-        f"{key}={next(iter(axis.sweep_iterator(Transformer.encode)))}"
-        if axis.is_sweep_override()
-        else axis.input_line or ""
-        for key, axis in axes.items()
-    ]
-    own = {key: value for key, value in flat(content).items() if key not in (*axes, "sweep")}
+    first = [words[0] for words in axis_words(params).values()]
+    own = {key: value for key, value in flat(content).items() if key not in (*params, "sweep")}
     settings = compose(*first, *(f"{key}={json.dumps(value)}" for key, value in own.items()))
     if "evaluate" not in settings.stages:
         raise UserError(f"{name} evaluates nothing: it has no difference to detect.")
