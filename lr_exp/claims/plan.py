@@ -1,6 +1,7 @@
 """What a sweep can detect, and what it costs, before it runs."""
 
 import json
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from math import hypot, sqrt
@@ -63,7 +64,8 @@ def plan(
     content = read_option(files[name])
     hydra, about = content.pop("hydra"), content.pop(ABOUT)
     params = hydra["sweeper"]["params"]
-    first = [words[0] for words in axis_words(params).values()]
+    axes = axis_words(params).values()
+    first = [words[0] for words in axes]
     own = {key: value for key, value in flat(content).items() if key not in (*params, "sweep")}
     settings = compose(*first, *(f"{key}={json.dumps(value)}" for key, value in own.items()))
     if "evaluate" not in settings.stages:
@@ -85,10 +87,15 @@ def plan(
     each = ", ".join(f"{key} {size:,}" for key, size in sizes.items())
     asked = [f"{key} ({one.needs})" for key, one in claims.items() if name in one.sweeps.values()]
     title = f"{name}: {runs} runs; seeds: {seeds}; questions: {sum(sizes.values()):,} ({each})"
+    one_run = shlex.join([f"+sweep={name}", *(words[0] for words in axes if len(words) > 1)])
+    unknown = (
+        "unknown, because the sweep's file has no measured one. Time one run and multiply by the "
+        f"number of runs: python -m lr_exp -m {one_run}"
+    )
     notes = [
         _ABOUT,
         f"Claims: {', '.join(asked) or 'none'}",
-        f"Cost, of the sweep's own seeds and questions: {about.get('cost', 'unknown')}",
+        f"Cost, of the sweep's own seeds and questions: {about.get('cost', unknown)}",
     ]
     filled = [textwrap.fill(text, 80) for text in (title, *notes)]
     return "\n".join([filled[0], "", plain_table(table), "", *filled[1:]])
