@@ -161,6 +161,19 @@ def test_the_runs_page_shows_the_audit_of_its_own_labels(tmp_path):
 
 
 @pytest.mark.integration
+def test_an_audit_of_other_labels_than_the_runs_ends_before_continuing(tmp_path, capsys):
+    run = write_run(tmp_path / "0", alpha=0.5, settings__alpha=0.5, sample__supervision="other")
+    page = sorted(run.iterdir())
+    assert main([*OVERRIDES, f"store={tmp_path / 'store'}", "--out", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert f"the labels are not those of the run in {run} (" in error
+    assert "alpha=0.2, in the run 0.5" in error
+    assert "pass the run's own overrides" in error
+    assert sorted(run.iterdir()) == page
+    assert not [*(tmp_path / "store").glob("audit*")]
+
+
+@pytest.mark.integration
 def test_chosen_answers_can_be_audited(tmp_path, capsys):
     """They have all ended, so that nothing records which of them did."""
     words = ["--positions", "2", "--samples", "1", "--max-new-tokens", "8", *OVERRIDES]

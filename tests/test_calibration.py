@@ -107,6 +107,7 @@ def test_a_planted_value_outside_the_interval_is_marked():
     ("words", "message"),
     [
         (["--jobs", "0"], "--jobs=0 is out of range"),
+        (["--seeds", "-1"], "--seeds=-1 is out of range"),
         (["evaluator.max_exampels=5"], "evaluator.max_exampels"),
         (["evaluator.force_answer=false"], "a calibration needs all stages"),
     ],
@@ -115,6 +116,15 @@ def test_bad_input_is_one_error(tmp_path, capsys, words, message):
     assert main(["--out", str(tmp_path / "out"), *words]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_the_defaults_and_their_cost(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("44 minutes of CPU time", "(default: 0 1 2)", "processes (default: 2)"):
+        assert text in shown
+    assert f"{3 * len(PLANTED) * len(METHODS)} runs" in shown
 
 
 def test_a_planted_model_is_trained_once_and_depends_on_its_corpus(tmp_path, monkeypatch):

@@ -262,6 +262,27 @@ def test_the_program_prints_verdicts_numbers_and_missing_runs(tmp_path, capsys):
     assert "contrast_over_selection,micro world,micro_ablation,micro,supported,40.0" in csv[5]
 
 
+def test_a_note_says_how_a_sweep_was_changed(tmp_path):
+    def notes(folder, seeds, *words):
+        for seed in seeds:
+            cell = ["+sweep=micro_ablation", "experiment=micro_tables", f"seed={seed}"]
+            for method in ("lightreasoner", "no_selection"):
+                ran = [*cell, f"method={method}", "wandb.mode=disabled", *words]
+                sweep = "micro_ablation"
+                write(folder, 60, seed, method=method, sweep=sweep, settings__overrides=ran)
+        return judged(read_claims(SHIPPED), [folder]).notes
+
+    text = "\n".join(notes(tmp_path / "one", [1], "distiller.steps=9", "evaluator.max_examples=5"))
+    assert (
+        "micro_ablation did not run as in its file: distiller.steps=9, evaluator.max_examples=5, "
+        "seed=1." in text
+    )
+    assert "one seed: the intervals do not cover other training runs" in text
+    text = "\n".join(notes(tmp_path / "own", [0, 1, 2]))
+    assert "did not run" not in text
+    assert "one seed" not in text
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -353,7 +374,10 @@ def test_a_plan_measures_the_runs_that_exist(tmp_path, capsys, monkeypatch):
     assert assumed.startswith("micro_ablation: 30 runs; seeds: 5; questions: 250 (micro_add 50, ")
     assert "assumed" in assumed
     assert "of 3 pairs" not in assumed
-    assert assumed.endswith("unknown\n")
+    assert " ".join(assumed.split()).endswith(
+        "unknown, because the sweep's file has no measured one. Time one run and multiply by the "
+        "number of runs: python -m lr_exp -m +sweep=micro_ablation method=rejection_sft seed=0"
+    )
     for seed in range(2):
         for method, own in (("lightreasoner", 60), ("no_contrast", 20)):
             write(
@@ -383,7 +407,8 @@ def test_a_plan_quotes_the_cost_of_its_sweep(capsys, monkeypatch):
     assert main(["plan", "kl_profile"]) == 1
     assert "kl_profile evaluates nothing" in capsys.readouterr().err
     assert main(["plan", "efficiency", "--seeds", "0"]) == 1
-    assert "--seeds=0 is out of range" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error == "error: --seeds=0 is out of range: expected an integer in [1, 2**16].\n"
 
 
 def test_settings_that_differ_from_the_papers_are_listed(tmp_path):

@@ -62,12 +62,19 @@ def rewrite(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def cut_off(folder):
+    path = saved(folder) / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda folder: None, "is not the folder of an adapter: it has no adapter_config.json"),
         (lambda folder: (saved(folder) / WEIGHTS).unlink(), f"it has no {WEIGHTS}"),
-        (lambda folder: (saved(folder) / "adapter_config.json").write_text("[]"), "cannot be used"),
+        (lambda folder: (saved(folder) / "adapter_config.json").write_text("[]"), "a JSON object"),
+        (lambda folder: (saved(folder) / "adapter_config.json").write_text("{}"), "no 'peft_type'"),
+        (cut_off, rf"expert\.adapter=.*: {WEIGHTS} is damaged \(.*\): copy it again\.$"),
         (lambda folder: rewrite(saved(folder), peft_type="IA3"), "is of the kind IA3; only LORA"),
         (of_fewer_layers, r"layers\.1\.self_attn\.q_proj\.lora_A\.weight is absent, expected \(2"),
         (lambda folder: rewrite(saved(folder), r=4), r"q_proj\.lora_A\.weight is \(2, 128\), exp"),

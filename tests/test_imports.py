@@ -112,7 +112,7 @@ def test_dependencies_are_what_the_package_imports():
     }
     assert declared <= used
     assert used - declared - extras == {
-        *("huggingface-hub", "tokenizers"),  # come with transformers
+        *("huggingface-hub", "safetensors", "tokenizers"),  # come with transformers
         *("latex2sympy2-extended", "sympy"),  # with math-verify
         "typing-extensions",  # with pydantic
     }

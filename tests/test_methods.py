@@ -109,6 +109,18 @@ def test_a_parameter_of_another_choice_is_ignored():
     assert method(select="first", parameters={"first": 3}).reads("first")
 
 
+def test_an_ignored_parameter_on_the_command_line_is_a_warning(tmp_path, caplog):
+    def warnings(*words):
+        caplog.clear()
+        Inputs(settings_for(tmp_path, *words), [conf_dir()]).check()
+        return [one.getMessage() for one in caplog.records if "no effect" in one.getMessage()]
+
+    ignored = "method.lambda has no effect with method=lightreasoner."
+    assert warnings("method.lambda=0.5") == [ignored]
+    assert warnings("method=extrapolation", "method.lambda=1.5") == []
+    assert warnings("method=format_wrong") == []  # its file shares a parameter with others'
+
+
 @pytest.mark.parametrize(
     ("choices", "expected"),
     [

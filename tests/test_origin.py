@@ -75,7 +75,8 @@ def test_a_cell_of_a_sweep_is_repeated_as_a_sweep(tmp_path):
 def test_a_run_without_a_recorded_command_is_an_error(program, tmp_path):
     for folder, message in (
         (write_summary(tmp_path / "old"), "records no command"),
-        (tmp_path / "missing", "cannot be read"),
+        (tmp_path / "missing", "there is no folder .*missing: give the folder of one finished run"),
+        (tmp_path, "has no summary.json: give the folder of one finished run"),
     ):
         with pytest.raises(UserError, match=message):
             arguments_of(folder, [])

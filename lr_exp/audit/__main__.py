@@ -5,7 +5,7 @@ python -m lr_exp.audit [--out FOLDER] [--positions N] [--samples K] OVERRIDE ...
 The overrides are those of the run (`experiment=demo`), whose answers and scores are reused from the
 store. Nothing is trained: answers are continued from the label's most probable token and from the
 expert's, at kept positions, and graded. An audit that was stopped resumes. With `--out` the run's
-folder, the table and the figure are also on the run's page.
+folder, the table and the figure are also on the run's page; the labels must be those of the run.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.report.page import write_run_page
     from lr_exp.report.page.audit_figure import audit_figure
     from lr_exp.report.page.audit_table import audit_table
+    from lr_exp.report.read.run import Run, read_run
     from lr_exp.store import json_lines
     from lr_exp.store.run_folder import SUMMARY
 
@@ -53,11 +54,14 @@ def main(words: Sequence[str] | None = None) -> int:
         name: check_value(_flag(name), getattr(chosen, name), hint)
         for name, (hint, _) in _BUDGET.items()
     }
-    records = audit(compose(*chosen.overrides), Budget(**budget))
+    has_run = (chosen.out / SUMMARY).exists()
+    run = read_run(chosen.out, str(chosen.out), [SUMMARY]) if has_run else None
+    of_run = run if isinstance(run, Run) else None
+    records = audit(compose(*chosen.overrides), Budget(**budget), of_run)
     table, figure = audit_table(records, "audit"), audit_figure(records)
     short = replace(table, rows=[row for row in table.rows if row[1] == "all"])
     write_and_print(table, figure, chosen.out, short, jsonl=json_lines(records))
-    if (chosen.out / SUMMARY).exists():
+    if has_run:
         write_run_page(chosen.out)
     return 0
 

@@ -28,6 +28,7 @@ from lr_exp.pipeline.interactive import context_of
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
 from lr_exp.report.analyse.samples import by_question
 from lr_exp.report.page.audit_table import KINDS
+from lr_exp.report.read.run import Run, flat
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import read_supervision
 from lr_exp.store import Artifact, Recipe
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 VERSION = 4
 ARMS = ("label", "expert")  # whose token an answer is continued from
 
+# Settings and groups that labels depend on.
+_OF_LABELS = ("expert", "amateur", "data", "method", "sampler", "alpha", "beta", "seed", "dtype")
 _RECORDED = ("question_id", "answer", "step", "kl", "kind")
 
 
@@ -65,7 +68,7 @@ class Position:
     tokens: tuple[int, int]  # of ARMS
 
 
-def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
+def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[dict[str, Any]]:
     """Continues answers at sampled positions; reuses what the store has of a run.
 
     At a *moving* position the label's most probable token is not the expert's. At a *confirming*
@@ -80,7 +83,8 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
         `right_from_expert` (of `samples`), `cut_off` (continuations, of twice as many), and
         `supervision`, the digest of the labels.
 
-    Raises UserError: the method has no label, or a question has no reference answer.
+    Raises UserError: the method has no label, a question has no reference answer, or the labels
+    are not those of `run`.
     """
     context = context_of(replace(settings, stages=["sample"]))
     inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
@@ -94,6 +98,11 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
     trajectories = inputs.method.trajectories(context)
     steps = score_trajectories(context, trajectories.artifact)
     supervision = select_steps(context, trajectories.artifact, steps)
+    if run and run.sample.supervision not in (None, supervision.facts["digest"]):
+        raise UserError(
+            f"the labels are not those of the run in {run.name}{_differences(inputs, run)}: pass "
+            "the run's own overrides (settings.overrides in its summary.json), or another --out."
+        )
     special = {*tokenizer.all_special_ids}
     every = [*_kept(steps.folder, supervision.folder)]
     kept = [one for one in every if not special & {*one.tokens}]
@@ -126,6 +135,19 @@ def audit(settings: Settings, budget: Budget) -> list[dict[str, Any]]:
             record[f"right_from_{arm}"] = sum(is_right([*start, *row["token_ids"]]) for row in rows)
         records.append(record)
     return records
+
+
+def _differences(inputs: Inputs, run: Run) -> str:
+    """The settings of sampling and scoring that differ from those of a run, ` (alpha=0.1, ...)`."""
+    settings = inputs.settings.to_dict()
+    settings["method"] |= inputs.method.parameters
+    recorded = flat(run.settings)
+    differing = [
+        f"{key}={value}, in the run {recorded[key]}"
+        for key, value in flat(settings).items()
+        if key.partition(".")[0] in _OF_LABELS and recorded.get(key, value) != value
+    ]
+    return f" ({'; '.join(differing)})" if differing else ""
 
 
 def _kept(steps: Path, supervision: Path) -> Iterator[Position]:

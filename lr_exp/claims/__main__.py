@@ -34,7 +34,8 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = parser.parse_intermixed_args(words)
     claims = read_claims(chosen.claims)
     for key in ("questions", "seeds"):
-        check_value(f"--{key}", getattr(chosen, key), Annotated[int | None, "[1, 2**16]"])
+        if (given := getattr(chosen, key)) is not None:
+            check_value(f"--{key}", given, Annotated[int, "[1, 2**16]"])
     plans = chosen.runs[0] == "plan"
     if plans and len(chosen.runs) != 2:
         raise UserError("plan takes the name of one sweep, as in plan micro_ablation.")

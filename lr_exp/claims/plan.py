@@ -1,18 +1,18 @@
 """What a sweep can detect, and what it costs, before it runs."""
 
 import json
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from math import hypot, sqrt
 from pathlib import Path
 from statistics import fmean, median
 
-from hydra.core.override_parser.types import Transformer
 from scipy.special import stdtrit
 
 from lr_exp.api import compose
 from lr_exp.claims.declared import Claim
-from lr_exp.config.composition import conf_dir, count_cells, parse_override
+from lr_exp.config.composition import axis_words, conf_dir, count_cells
 from lr_exp.config.options import ABOUT, option_files, read_option
 from lr_exp.errors import UserError, did_you_mean
 from lr_exp.report.analyse.comparable import flat
@@ -64,14 +64,9 @@ def plan(
     content = read_option(files[name])
     hydra, about = content.pop("hydra"), content.pop(ABOUT)
     params = hydra["sweeper"]["params"]
-    axes = {key: parse_override(f"{key}={values}") for key, values in params.items()}
-    first = [
-        f"{key}={next(iter(axis.sweep_iterator(Transformer.encode)))}"
-        if axis.is_sweep_override()
-        else axis.input_line or ""
-        for key, axis in axes.items()
-    ]
-    own = {key: value for key, value in flat(content).items() if key not in (*axes, "sweep")}
+    axes = axis_words(params).values()
+    first = [words[0] for words in axes]
+    own = {key: value for key, value in flat(content).items() if key not in (*params, "sweep")}
     settings = compose(*first, *(f"{key}={json.dumps(value)}" for key, value in own.items()))
     if "evaluate" not in settings.stages:
         raise UserError(f"{name} evaluates nothing: it has no difference to detect.")
@@ -92,10 +87,15 @@ def plan(
     each = ", ".join(f"{key} {size:,}" for key, size in sizes.items())
     asked = [f"{key} ({one.needs})" for key, one in claims.items() if name in one.sweeps.values()]
     title = f"{name}: {runs} runs; seeds: {seeds}; questions: {sum(sizes.values()):,} ({each})"
+    one_run = shlex.join([f"+sweep={name}", *(words[0] for words in axes if len(words) > 1)])
+    unknown = (
+        "unknown, because the sweep's file has no measured one. Time one run and multiply by the "
+        f"number of runs: python -m lr_exp -m {one_run}"
+    )
     notes = [
         _ABOUT,
         f"Claims: {', '.join(asked) or 'none'}",
-        f"Cost, of the sweep's own seeds and questions: {about.get('cost', 'unknown')}",
+        f"Cost, of the sweep's own seeds and questions: {about.get('cost', unknown)}",
     ]
     filled = [textwrap.fill(text, 80) for text in (title, *notes)]
     return "\n".join([filled[0], "", plain_table(table), "", *filled[1:]])

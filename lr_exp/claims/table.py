@@ -5,9 +5,11 @@ from pathlib import Path
 
 from lr_exp.claims.declared import WORLDS, Claim
 from lr_exp.claims.judge import NO_RUNS, NOT_JUDGED, Finding, judge, overall
+from lr_exp.config.composition import axis_words
+from lr_exp.config.options import conf_dir, option_files, read_option
 from lr_exp.errors import UserError
 from lr_exp.report.analyse.comparable import grouped
-from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.analyse.rows import Sweep, sweeps
 from lr_exp.report.names import ABSENT
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables.cell import signed
@@ -18,6 +20,8 @@ RULE = (
     "of it is. Underpowered: a part of it is. A claim is about every expert of its sweep: one "
     "refutes it, and all must support it."
 )
+_ONE_SEED = "the intervals do not cover other training runs."
+_OTHER = ("+sweep=", "seed=", "wandb.", "store=", "device=", "hub_root=")  # overrides not compared
 _CHANCE = 0.025  # of an interval that lies on one side of the true value
 
 
@@ -71,10 +75,28 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
                 lambda one: (one["expert"], one["reason"]),
             ).items()
         ),
+        *(note for sweep in known.values() for note in _limits(sweep)),
         *dict.fromkeys(note for sweep in known.values() for note in sweep.notes),
         *notes_on_rows(row for sweep in known.values() for row in sweep.rows if row.published),
     ]
     return table_of("claims", "Claims", columns, records, notes)
+
+
+def _limits(sweep: Sweep) -> list[str]:
+    """Notes on overrides and seeds that are not those of the sweep's file, and on a single seed."""
+    ran = [word for run in sweep.runs for word in run.settings.get("overrides", [])]
+    seeds = ",".join(map(str, sorted({run.seed for run in sweep.runs})))
+    params = {}
+    if path := option_files([conf_dir()], "sweep").get(sweep.name or ""):
+        params = read_option(path)["hydra"]["sweeper"]["params"]
+    own = {word for words in axis_words(params).values() for word in words}
+    other = [word for word in dict.fromkeys(ran) if word not in own and not word.startswith(_OTHER)]
+    if path and seeds != str(params.get("seed", 0)):
+        other.append(f"seed={seeds}")
+    notes = [f"{sweep.title} did not run as in its file: {', '.join(other)}."] if other else []
+    if "," not in seeds:
+        notes.append(f"{sweep.title} has one seed: {_ONE_SEED}")
+    return notes
 
 
 def _text(claim: Claim, one: Finding) -> str:

@@ -194,6 +194,17 @@ def count_cells(arguments: Sequence[str], params: Mapping[str, Any]) -> int | No
     return math.prod(counts.values())
 
 
+def axis_words(params: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The overrides of each axis in `hydra.sweeper.params`, one per value, as cells get them."""
+    words = {}
+    for key, given in params.items():
+        axis = parse_override(f"{key}={given}")
+        is_sweep = axis.is_sweep_override()
+        values = axis.sweep_string_iterator() if is_sweep else [axis.get_value_element_as_str()]
+        words[key] = [f"{key}={value}" for value in values]
+    return words
+
+
 def one_line_message(error: Exception) -> str:
     """An error's message on one line, with the cause that Hydra and OmegaConf put elsewhere."""
     lines = str(error).removeprefix("Error merging override ").splitlines()

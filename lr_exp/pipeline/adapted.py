@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from lr_exp.config.settings import ExpertSettings
 from lr_exp.errors import UserError, first_line
 from lr_exp.models import loading
 from lr_exp.models.locating import ModelSource, locate
+from lr_exp.report.read.json_file import reason_of
 from lr_exp.store import Recipe, Store, digest, file_digest
 
 VERSION = 1  # of the merged models: raise it when merging changes
@@ -80,7 +83,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         kind = config["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"expert.adapter={folder}: its {_CONFIG} cannot be used ({first_line(error)})."
+            f"expert.adapter={folder}: its {_CONFIG} cannot be used: {reason_of(error)}."
         ) from error
     if kind != "LORA":
         raise UserError(f"expert.adapter={folder} is of the kind {kind}; only LORA can be merged.")
@@ -91,7 +94,12 @@ def _check_weights(model: Any, source: ModelSource, folder: Path) -> None:
     """Raises UserError: the names or shapes of the adapter's weights do not fit the model."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, load_peft_weights
 
-    given = _shapes(load_peft_weights(str(folder), device="cpu"))
+    try:
+        given = _shapes(load_peft_weights(str(folder), device="cpu"))
+    except SafetensorError as error:
+        raise UserError(
+            f"expert.adapter={folder}: {_WEIGHTS} is damaged ({first_line(error)}): copy it again."
+        ) from error
     config = LoraConfig.from_pretrained(str(folder))
     config.base_model_name_or_path = None  # peft would warn of another spelling
     try:

@@ -296,6 +296,11 @@ class Inputs:
 
     def _check_method(self) -> None:
         method, data = self.method, self.settings.data
+        given = {word.lstrip("+").partition("=")[0] for word in self.settings.overrides}
+        for name in self.settings.method.parameters:
+            # A sweep over methods may set one that only some of them read.
+            if f"method.{name}" in given and not method.reads(name) and not self.settings.sweep:
+                warn_once(log, "method.%s has no effect with method=%s.", name, method.name)
         if method.reads("teacher_prompt"):
             asked, tokenizer = question_text(self.questions[0]), self.expert_tokenizer
             teacher = prompts.render_prompt(tokenizer, asked, self.teacher_prompt)

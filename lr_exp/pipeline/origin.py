@@ -54,9 +54,12 @@ def _revision(package: Path) -> tuple[str | None, bool | None]:
 def arguments_of(run: Path, given: Sequence[str]) -> list[str]:
     """The command line that repeats a run with further arguments, which replace recorded ones.
 
-    `run` is its folder or its `summary.json`. Raises UserError: it records no command.
+    `run` is its folder or its `summary.json`. Raises UserError: it is missing or has no command.
     """
     path = run / SUMMARY if run.is_dir() else run
+    if not path.exists():
+        missing = f"{run} has no {SUMMARY}" if run.is_dir() else f"there is no folder {run}"
+        raise UserError(f"--from-run: {missing}: give the folder of one finished run.")
     try:
         settings = parse_summary(read_json(path)).settings
     except (OSError, ValueError) as error:
