@@ -1,6 +1,6 @@
 """Calibrates the decomposition of gains with experts whose cause of gains was planted.
 
-python -m lr_exp.calibration [--out FOLDER] [--seeds N ...] [--jobs N] OVERRIDE ...
+python -m lr_exp.calibration [--out FOLDER] [--seeds N,N] [--jobs N] OVERRIDE ...
 
 Planted models that the store lacks are trained first: eight, 20 seconds of CPU time each. With its
 defaults a calibration has 60 runs and takes 44 minutes of CPU time in all. The overrides are those
@@ -24,8 +24,8 @@ def main(words: Sequence[str] | None = None) -> int:
     out = Path("runs/calibration")
     what = f"folder of the runs, the table and the figure (default: {out})"
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
-    what, seeds = "of the runs (default: 0 1 2)", [0, 1, 2]
-    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, metavar="N", help=what)
+    what = "of the runs (default: 0,1,2)"
+    parser.add_argument("--seeds", type=_integers, default=[0, 1, 2], metavar="N,N", help=what)
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     chosen = parser.parse_intermixed_args(words)
     check_value("--jobs", chosen.jobs, Annotated[int, "[1, 1000]"])
@@ -60,6 +60,10 @@ def main(words: Sequence[str] | None = None) -> int:
         found[expert, method] = measured(own, asked), oracle(own, asked)
     write_and_print(recovery_table(found), recovery_figure(found), chosen.out)
     return 0
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":
