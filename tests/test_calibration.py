@@ -122,7 +122,7 @@ def test_the_help_names_the_defaults_and_their_cost(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for text in ("44 minutes of CPU time", "(default: 0 1 2)", "processes (default: 2)"):
+    for text in ("44 minutes of CPU time", "(default: 0,1,2)", "processes (default: 2)"):
         assert text in shown
     assert f"{3 * len(PLANTED) * len(METHODS)} runs" in shown
 
