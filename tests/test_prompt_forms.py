@@ -167,6 +167,19 @@ def test_examples_come_from_the_train_split_and_never_from_the_questions(tmp_pat
     assert not sampled & {one.question for one in examples}
 
 
+def test_a_benchmarks_prompt_is_recorded_the_same_beside_other_benchmarks(tmp_path):
+    """One digest over all benchmarks made runs that share some of them incomparable."""
+    alone, both = inputs(tmp_path), inputs(tmp_path)
+    for one in (alone, both):
+        one.settings.stages = ["evaluate"]
+    both.benchmarks.append(replace(both.benchmarks[0], name="others"))
+    found, more = (one.provenance()["prompts"] for one in (alone, both))
+    assert list(found) == ["few_shot_plain, sums", "chat, sums"]
+    assert found.items() < more.items()
+    both.prompts["chat"]["sums"] = both.prompts["few_shot_plain"]["sums"]
+    assert both.provenance()["prompts"]["chat, sums"] != found["chat, sums"]
+
+
 def test_examples_are_never_among_the_test_questions(tmp_path):
     found = inputs(tmp_path)
     found.benchmarks[0].shots_split = "test"

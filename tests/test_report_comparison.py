@@ -25,12 +25,17 @@ def rename_question(folder, benchmark, number, question):
 
 def test_two_runs_worked_by_hand(tmp_path, capsys):
     """Of micro_add's four common questions, B alone answers two and A alone one."""
-    one = write_run(tmp_path / "one", after={"micro_add": [1, 0, 0, 1, 1], "micro_long": [0, 0]})
+    one = write_run(
+        tmp_path / "one",
+        after={"micro_add": [1, 0, 0, 1, 1], "micro_long": [0, 0]},
+        provenance__prompts={"chat, micro_add": "a", "chat, micro_long": "b"},
+    )
     two = write_run(
         tmp_path / "two",
         method="sharpened",
         after={"micro_add": [0, 1, 1, 1, 0], "micro_long": [0, 1]},
         settings__distiller={"steps": 200},
+        provenance__prompts={"chat, micro_add": "c", "chat, micro_plain": "d"},
     )
     rename_question(two, "micro_add", 4, "What is 2 + 2?")
     assert main([str(one), str(two)]) == 0
@@ -50,6 +55,8 @@ def test_two_runs_worked_by_hand(tmp_path, capsys):
     assert differing["distiller.steps"] == ("100", "200")
     assert differing["method.name"] == ("lightreasoner", "sharpened")
     assert "store" not in differing
+    prompts = {key: both for key, both in differing.items() if "prompts" in key}
+    assert prompts == {"provenance.prompts.chat, micro_add": ("a", "c")}
     page = (one / "comparison" / "report.html").read_text()
     assert "A and B side by side" in page
     assert page.count('class="pair"') == 6

@@ -180,6 +180,10 @@ SEED_1, OTHER, NEW = {"seed": 1}, {"method": "neither"}, {"fingerprint": "new"}
             OTHER | {"settings__evaluator__max_new_tokens": 9},
             "max_new_tokens is 2048 in 0 and 9 in",
         ),
+        (
+            OTHER | {"provenance__prompts": {"chat, micro_add": "new", "chat, micro_long": "x"}},
+            "evaluator.prompts, chat, micro_add is old in 0 and new in 1",
+        ),
         (OTHER | {"provenance__dtype": "bfloat16"}, "dtype is float32 in 0 and bfloat16 in 1"),
         (
             OTHER | {"before": {"micro_add": [1, 1, 1, 1]}},
@@ -202,7 +206,7 @@ SEED_1, OTHER, NEW = {"seed": 1}, {"method": "neither"}, {"fingerprint": "new"}
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, changed, message):
-    write_run(tmp_path / "0")
+    write_run(tmp_path / "0", provenance__prompts={"chat, micro_add": "old"})
     write_run(tmp_path / "1", **changed)
     with pytest.raises(UserError) as error:
         _sweep(tmp_path)

@@ -362,9 +362,16 @@ class Inputs:
             facts = {"revision": source.revision, "fingerprint": source.fingerprint}
             return {"path": source.location, **facts}
 
+        evaluated = self.prompts if "evaluate" in self.settings.stages else {}
         return {
             **origin(),
             **self.fingerprints(),
+            # By benchmark, so that runs on other benchmarks can be compared on the common ones.
+            "prompts": {
+                f"{form}, {benchmark}": digest(prompt.identity)
+                for form, by_benchmark in evaluated.items()
+                for benchmark, prompt in by_benchmark.items()
+            },
             "expert": of_model(self.expert) | self._adapted,
             "amateur": of_model(self.amateur) if self.needs_amateur else None,
             "device": self.device,

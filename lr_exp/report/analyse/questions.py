@@ -113,5 +113,10 @@ def differing_facts(sides: Sequence[Side]) -> dict[str, list[str]]:
         for side in sides
     ]
     names = dict.fromkeys(key for own in facts for key in own if not key.startswith(_NOT_COMPARED))
-    found = {key: [str(own.get(key, "")) for own in facts] for key in names}
+    found = {
+        key: [str(own.get(key, "")) for own in facts]
+        for key in names
+        # Prompts are digested by benchmark: only those of common benchmarks can differ.
+        if not key.startswith("provenance.prompts.") or all(key in own for own in facts)
+    }
     return {key: values for key, values in found.items() if len({*values}) > 1}

@@ -326,7 +326,8 @@ class Provenance(_Part):
     questions: str | None = None  # digest of those that were sampled from
     benchmarks: dict[str, str] | None = None  # digests
     prompt: str | None = None  # digest of the sampler's prompts but for the questions
-    prompts: dict[str, str] | None = None  # the same for each form of the evaluation
+    # The same for the evaluation, by `FORM, BENCHMARK`; in older files by form.
+    prompts: dict[str, str] | None = None
     device: str | None = None
     device_name: str | None = None
     dtype: str | None = None
