@@ -15,6 +15,7 @@ import pytest
 from lr_exp.bundle import members
 from lr_exp.bundle.__main__ import main as bundle
 from lr_exp.bundle.members import MANIFEST
+from lr_exp.claims.__main__ import main as claims
 from lr_exp.errors import printable
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.aggregate import aggregate
@@ -155,6 +156,13 @@ def test_own_runs_and_bundles_share_no_row(made, runs, call):
 def test_a_bundle_is_reported_alone_too(made, call):
     assert call(report, made)[0] == 0
     assert (made.parent / "gpu.bundle" / "report" / "report.html").exists()
+
+
+def test_a_bundle_is_not_compared_with_a_run(made, runs, call):
+    for program in (report, claims):
+        status, text = call(program, runs / "other", made)
+        assert status == 1
+        assert f"{made} is a bundle, which is not compared question by question: put it" in text
 
 
 def test_a_bundle_has_no_weights_paths_or_names_of_the_sender(made, runs, tmp_path, call):

@@ -77,7 +77,10 @@ def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
         (["one", "other"], "have no question in common: compare runs on the same benchmarks"),
         (["one", "one"], "is given twice: give different runs"),
         (["one", "sweep"], "contains 2 finished runs. To compare runs question by question, give"),
-        (["one", "nowhere"], "is not a folder"),
+        (["one", "nowhere"], "nowhere does not exist: give the folder of a run or of a sweep"),
+        (["one", "x.csv"], "x.csv is not a folder: give the folder of a run or of a sweep"),
+        (["one", "no.bundle.zip"], "no.bundle.zip does not exist"),
+        (["no.bundle.zip"], "no.bundle.zip does not exist"),
         (["sweep", "--where", "seed=7"], "none of its runs has seed=7"),
         (["sweep", "--where", "sed=7"], "no run has this setting. Did you mean 'seed'?"),
         (["sweep", "--where", "seed"], "seed"),
@@ -86,6 +89,7 @@ def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
 def test_bad_input_is_one_error(tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "one")
+    (tmp_path / "x.csv").touch()
     write_run(tmp_path / "other", before={"micro_long": [1]}, after={"micro_long": [1]})
     for seed in (0, 1):
         write_run(tmp_path / "sweep" / f"{seed}", seed=seed)

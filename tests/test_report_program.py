@@ -131,7 +131,7 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path, call):
         assert not (folder / "report").exists()
         return err
 
-    assert "not a folder" in fails(tmp_path / "nowhere")
+    assert "nowhere does not exist" in fails(tmp_path / "nowhere")
     write_run(tmp_path / "mixed" / "0")
     write_run(tmp_path / "mixed" / "1", seed=1, settings__distiller__steps=7)
     assert "distiller.steps is 100 in 0 and 7 in 1" in fails(tmp_path / "mixed")

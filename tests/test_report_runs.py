@@ -139,7 +139,7 @@ def test_without_a_finished_run_the_error_counts_the_others(tmp_path):
     write_metrics(tmp_path / "b", {1: 0.5})
     with pytest.raises(UserError, match=r"1 failed, 1 unfinished; .* a: out of memory"):
         find_runs(tmp_path)
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match="does not exist"):
         find_runs(tmp_path / "nowhere")
 
 

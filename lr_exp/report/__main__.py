@@ -17,7 +17,7 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="python -m lr_exp.report",
         description="Tables and figures of all runs below a folder, beside the published numbers. "
         "With several folders of single runs: their answers compared with those of the first, "
-        "question by question.",
+        "question by question. Bundles are not: report the folder of a bundle and the runs.",
     )
     what = "folder of a run or a sweep, or a bundle; several: folders of single runs to compare"
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help=what)

@@ -61,7 +61,13 @@ def find_runs(
     """
     is_bundle = read_bundle is not None and folder.name.endswith(BUNDLE) and folder.is_file()
     if not is_bundle and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder of a run or of a sweep.")
+        if folder.name.endswith(BUNDLE) and folder.is_file():
+            raise UserError(
+                f"{folder} is a bundle, which is not compared question by question: put it into a "
+                "folder with the runs, and run python -m lr_exp.report on that folder."
+            )
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {state}: give the folder of a run or of a sweep.")
     found = Found([], [], [], bundles=[folder]) if is_bundle else scan_folder(folder)
     if read_bundle is not None:
         for path in found.bundles:
