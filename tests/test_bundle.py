@@ -136,7 +136,8 @@ def test_a_report_of_the_bundle_has_the_numbers_of_the_runs_and_a_mark(made, run
     assert "is a bundle of other people" in text
     assert ", bundle gpu" in (folder / "results_bundle_gpu.tex").read_text("utf-8")
     assert ", bundle gpu" in (folder / "results_bundle_gpu.csv").read_text("utf-8")
-    assert "Of its 24 answers, graded again, 0 have another grade" in theirs[1]
+    assert "graded again: 24 (" in theirs[1]
+    assert "another grade: 0. Accuracies that differ from the bundle's: 0." in theirs[1]
 
 
 def test_own_runs_and_bundles_share_no_row(made, runs, call):
@@ -200,6 +201,10 @@ def compressed(content: Content) -> None:
     content[ANSWERS] = gzip.compress(content[ANSWERS])
 
 
+def without_last_answer(content: Content) -> None:
+    content[ANSWERS] = b"".join(content[ANSWERS].splitlines(keepends=True)[:-1])
+
+
 def without_manifest(content: Content) -> None:
     del content[MANIFEST]
 
@@ -252,17 +257,25 @@ def edit_answers(**values: Any) -> Callable[[Content], None]:
         (add("other/"), True, "invalid name"),
         (without_manifest, False, f"it has no {MANIFEST}"),
         (other_format, False, "its format is 2, not 1"),
-        (add(MANIFEST, b"[]"), False, "the bundle cannot be used"),
-        (add(MANIFEST, b'{"format": 1}'), False, "lr_exp is missing"),
-        (edit_summary("seed", "x"), True, "other: summary.json cannot be read"),
+        (add(MANIFEST, b"[]"), False, "the bundle cannot be used: manifest.json: "),
+        (add(MANIFEST, b'{"format": 1}'), False, "manifest.json: lr_exp is missing"),
+        (edit_summary("seed", "x"), True, "be used: other/summary.json cannot be read (seed "),
+        (add("other/failed.json"), True, "other/failed.json is not a file of a finished run"),
         (edit_answers(kind="x"), True, "other/answers/tuned/micro_add.jsonl, line 1: kind"),
         (edit_answers(tokens="x"), True, "line 1: tokens"),
         (edit_answers(finished=HOSTILE), True, "line 1: finished"),
         (edit_answers(rule=[], tokens=10**400), True, "line 1: tokens"),
         (edit_answers(reference=[]), True, "line 1: reference"),
-        (edit_answers(id="micro_add/1"), True, "a question occurs twice"),
-        (compressed, True, "can't decode byte 0x8b"),
-        (add(ANSWERS, b"[]\n5\n"), True, "it is not a JSON object"),
+        (edit_answers(id="micro_add/1"), True, f"{ANSWERS}: a question of micro_add occurs twice"),
+        (edit_answers(reference="3"), True, f"{ANSWERS}: question 'micro_add/0' of micro_add"),
+        (edit_answers(kind="math"), True, f"{ANSWERS}: question 'micro_add/0' of micro_add"),
+        (
+            without_last_answer,
+            True,
+            f"{ANSWERS} has 3 answers to micro_add, but summary.json has 4",
+        ),
+        (compressed, True, f"{ANSWERS}: 'utf-8' codec can't decode byte 0x8b"),
+        (add(ANSWERS, b"[]\n5\n"), True, f"{ANSWERS}: it is not a JSON object"),
     ],
 )
 def test_a_bundle_that_cannot_be_used_is_one_error(made, call, tmp_path, edit, listed, message):
@@ -273,6 +286,7 @@ def test_a_bundle_that_cannot_be_used_is_one_error(made, call, tmp_path, edit, l
     assert message in text
     assert len(text.splitlines()) == 1
     assert printable(text) == text
+    assert "Run the same command" not in text  # which is somebody else's
     assert "lr_exp_bundles" not in text  # the folder that it was unpacked to
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -356,7 +370,8 @@ def test_answers_are_graded_again(made, call):
     status, text = call(report, made)
     assert status == 0
     assert lines_of(text) == lines_of(untouched)
-    assert "1 have another grade (grading version 1 there, 3 here); 1 accuracies differ" in text
+    assert "graded again: 24 (grading version 1 there, 3 here); with another grade: 1 (mic" in text
+    assert "1 (micro_add). Accuracies that differ from the bundle's: 1 (micro_add)." in text
 
 
 def test_hostile_texts_of_a_bundle_are_shown_escaped(runs, tmp_path, call):

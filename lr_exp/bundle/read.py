@@ -6,7 +6,8 @@ A bundle is untrusted: its names, sizes and contents can be anything.
 import json
 import shutil
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from tempfile import mkdtemp
 from typing import Any
@@ -18,11 +19,11 @@ from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.aggregate import aggregate
 from lr_exp.report.read.json_file import read_json, read_json_lines, reason_of
-from lr_exp.report.read.run import WHO, Run
+from lr_exp.report.read.run import REWRITE, WHO, Run
 from lr_exp.report.read.runs import BUNDLE, scan_folder
 from lr_exp.report.read.summary import PromptResults, Results
 from lr_exp.store import file_digest
-from lr_exp.store.run_folder import answers_file
+from lr_exp.store.run_folder import FAILED, SUMMARY, answers_file
 
 # What damaged archives and contents of any type raise. UserError is a ValueError.
 _INVALID = (
@@ -40,12 +41,14 @@ def read_bundle(unpacked: Path, path: Path, name: str) -> tuple[list[Run], str]:
 
     Raises UserError: it is no bundle, its content differs from its manifest, or is invalid.
     """
-    folder, counts = Path(mkdtemp(dir=unpacked)), Counter[str]()
+    folder, counts = Path(mkdtemp(dir=unpacked)), defaultdict[str, Counter[str]](Counter)
     try:
         manifest = _unpack(path, folder)
         found = scan_folder(folder)
-        if found.failed:
-            raise UserError(f"{found.failed[0].name}: {found.failed[0].error}")
+        for run in found.failed:
+            if run.error.startswith(SUMMARY):
+                raise UserError(f"{run.folder}/{run.error.removesuffix(REWRITE)}")
+            raise UserError(f"{run.folder / FAILED} is not a file of a finished run")
         required = {
             member_name(run, place)
             for run in found.runs
@@ -61,12 +64,18 @@ def read_bundle(unpacked: Path, path: Path, name: str) -> tuple[list[Run], str]:
     note = (
         f"{name} (sha256 {file_digest(path)}) is a bundle of other people's results (lr_exp "
         f"{manifest.lr_exp}, commit {manifest.commit or 'unknown'}, finished runs: {len(runs):,}). "
-        f"Of its {counts['answers']:,} answers, graded again, {counts['changed']:,} have "
-        f"another grade (grading version {manifest.grading} there, {grade.VERSION} here); "
-        f"{counts['corrected']:,} accuracies differ from the bundle's. Forced answers, the "
-        "expertise gap, accuracies during training and costs are as sent."
+        f"Answers that were graded again: {counts['answers'].total():,} (grading version "
+        f"{manifest.grading} there, {grade.VERSION} here); with another grade: "
+        f"{_listed(counts['changed'])}. Accuracies that differ from the bundle's: "
+        f"{_listed(counts['corrected'])}. Forced answers, the expertise gap, accuracies during "
+        "training and costs are as sent."
     )
     return runs, note
+
+
+def _listed(counts: Counter[str]) -> str:
+    """`3 (gsm8k, math500)`."""
+    return f"{counts.total():,} ({', '.join(sorted(counts))})" if counts else "0"
 
 
 def _unpack(path: Path, folder: Path) -> Manifest:
@@ -96,10 +105,13 @@ def _unpack(path: Path, folder: Path) -> Manifest:
                 shutil.copyfileobj(source, file)  # never more than the checked size
             return target
 
-        content = read_json(unpack(MANIFEST))
-        if isinstance(content, dict) and content.get("format", 1) != members.FORMAT:
-            raise UserError(f"its format is {content['format']!r:.40}, not {members.FORMAT}")
-        manifest = Manifest.model_validate(content)
+        try:
+            content = read_json(unpack(MANIFEST))
+            if isinstance(content, dict) and content.get("format", 1) != members.FORMAT:
+                raise UserError(f"its format is {content['format']!r:.40}, not {members.FORMAT}")
+            manifest = Manifest.model_validate(content)
+        except ValueError as error:
+            raise UserError(f"{MANIFEST}: {reason_of(error)}") from error
         if wrong := manifest.members.keys() ^ (infos.keys() - {MANIFEST}):
             raise UserError(f"{min(wrong)} was added or removed: {MANIFEST} lists other files")
         for name, listed in manifest.members.items():
@@ -108,37 +120,59 @@ def _unpack(path: Path, folder: Path) -> Manifest:
     return manifest
 
 
-def _graded_again(run: Run, bundle: str, counts: Counter[str]) -> Run:
-    """The run of a bundle with the results of its answers; its files get the new grades."""
+def _graded_again(run: Run, bundle: str, counts: Mapping[str, Counter[str]]) -> Run:
+    """The run of a bundle with the results of its answers; its files get the new grades.
+
+    Args:
+        counts: `answers`, those `changed` and accuracies `corrected` by benchmark, added to.
+    """
     graded: dict[PurePath, list[dict[str, Any]]] = {}
-    own = Counter[str]()
+    is_stale = False
     for place in members.answer_files(run):
         path = run.folder / place
         # This reads no compressed file, which could have any size, as the grader does.
-        before = [bool(dict(record).get("correct")) for record in read_json_lines(path)]
+        try:
+            before = [bool(dict(record).get("correct")) for record in read_json_lines(path)]
+        except _INVALID as error:
+            raise UserError(f"{path}: {reason_of(error)}") from error
         records = graded[place] = grade.regrade(path)
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        own["answers"] += len(records)
-        own["changed"] += sum(
-            old != one["correct"] for old, one in zip(before, records, strict=True)
-        )
+        counts["answers"][place.stem] += len(records)
+        grades = zip(before, records, strict=True)
+        if changed := sum(old != one["correct"] for old, one in grades):
+            counts["changed"][place.stem] += changed
+            is_stale = True
     new: dict[str | None, dict[str, Results]] = {}
+    asked: dict[tuple[str, str], list[Any]] = {}  # what grades depend on, by benchmark and id
     for who, name, prompt in members.evaluations(run):
-        records, sent = graded[answers_file(who, name, prompt)], run.results(who, prompt)[name]
+        place = answers_file(who, name, prompt)
+        records, sent = graded[place], run.results(who, prompt)[name]
         if len({one["id"] for one in records}) < len(records):
-            raise UserError(f"{run.name}: a question occurs twice in the answers to {name}")
+            raise UserError(f"{run.folder / place}: a question of {name} occurs twice")
+        if len(records) != sent.total:
+            raise UserError(
+                f"{run.folder / place} has {len(records):,} answers to {name}, but {SUMMARY} "
+                f"has {sent.total:,}"
+            )
+        for one in records:
+            own = [one.get(key) for key in ("question", "choices", "reference", "kind")]
+            if asked.setdefault((name, one["id"]), own) != own:
+                raise UserError(
+                    f"{run.folder / place}: question {one['id']!r:.200} of {name} or its "
+                    "reference is not that of the other answers to it"
+                )
         result = aggregate(records)
         result = result.model_copy(update={"forced_accuracy": sent.forced_accuracy})
-        if (result.correct, result.total) != (sent.correct, sent.total):
-            own["corrected"] += 1
+        if result.correct != sent.correct:
+            counts["corrected"][name] += 1
+            is_stale = True
         new.setdefault(prompt, {}).setdefault(who, {})[name] = result
-    counts.update(own)
     evaluate = run.summary.evaluate
     if evaluate is not None:
         headline = {who: new.get(None, {}).get(who) for who in WHO}
         prompts = {form: PromptResults(**new.get(form, headline)) for form in run.prompts}
         # Computed from the grades in the bundle; reports leave out what is None.
-        stale = {"gains": None, "samples": None} if own["changed"] or own["corrected"] else {}
+        stale = {"gains": None, "samples": None} if is_stale else {}
         evaluate = evaluate.model_copy(update={**headline, "prompts": prompts or None, **stale})
     summary = run.summary.model_copy(update={"evaluate": evaluate})
     made = Run(run.folder, f"{bundle}/{run.name}", summary)
