@@ -66,6 +66,11 @@ def short_repr(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `1,200 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with the known name nearest to `name`, else a list of known names."""
     names = sorted(known)

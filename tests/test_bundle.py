@@ -392,7 +392,9 @@ def test_hostile_texts_of_a_bundle_are_shown_escaped(runs, tmp_path, call):
 
 def test_the_bundle_of_a_single_run_has_its_name(runs, tmp_path, call):
     out = tmp_path / "x.bundle.zip"
-    assert call(bundle, runs / "other", "-o", out)[0] == 0
+    status, text = call(bundle, runs / "other", "-o", out)
+    assert status == 0
+    assert ": 1 run in " in text
     with zipfile.ZipFile(out) as archive:
         assert "other/summary.json" in archive.namelist()
 

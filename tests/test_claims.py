@@ -371,7 +371,7 @@ def test_a_plan_measures_the_runs_that_exist(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "micro_ablation", "--questions", "50", "--seeds", "5"]) == 0
     assumed = capsys.readouterr().out
-    assert assumed.startswith("micro_ablation: 30 runs; seeds: 5; questions: 250 (micro_add 50, ")
+    assert assumed.startswith("micro_ablation: runs: 30; seeds: 5; questions: 250 (micro_add 50, ")
     assert "assumed" in assumed
     assert "of 3 pairs" not in assumed
     assert " ".join(assumed.split()).endswith(

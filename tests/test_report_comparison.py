@@ -49,7 +49,8 @@ def test_two_runs_worked_by_hand(tmp_path, capsys):
     assert float(add["p"]) == 1.0
     assert (long["won"], long["lost"], average["won"]) == ("1", "0", "3")
     assert float(average["difference"]) == (25.0 + 50.0) / 2
-    assert "left out are 1 questions that are not the same" in " ".join(shown.split())
+    assert "left out: 1 question, not the same or not answered" in " ".join(shown.split())
+    assert "for the 2 tests of this table" in " ".join(shown.split())
     with (one / "comparison" / "settings.csv").open() as file:
         differing = {row["setting"]: (row["A"], row["B"]) for row in csv.DictReader(file)}
     assert differing["distiller.steps"] == ("100", "200")
@@ -68,7 +69,9 @@ def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
     assert main([str(one), str(two), "--out", str(tmp_path / "out")]) == 0
     (row,) = rows_of(tmp_path / "out")
     assert (row["won"], row["lost"]) == ("0", "0")
-    assert "untuned expert" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "untuned expert" in shown
+    assert "for the 1 test of this table" in shown
 
 
 @pytest.mark.parametrize(

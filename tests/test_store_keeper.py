@@ -104,7 +104,7 @@ def test_verify_reports_damaged_artifacts(filled, call):
     assert status == 1
     assert f"{names[1]}: data.txt is damaged" in out
     assert f"{names[2]}: the manifest cannot be read" in out
-    assert "1 intact artifacts, 2 damaged" in out
+    assert "1 intact artifact, 2 damaged" in out
 
 
 def test_prune_keeps_artifacts_that_a_run_uses(filled, call):
@@ -144,7 +144,7 @@ def test_list_and_prune_name_the_runs_that_use_an_artifact(filled, call, tmp_pat
     first, second, third = (used[name.partition("/")[2]] for name in names)
     assert first == ["no method recorded, runs/one", "sharpened, elsewhere/two"]
     assert (second, third) == (["sharpened, elsewhere/two"], [])
-    lost = r"1 artifacts, 2\.\d KiB: sharpened, elsewhere/two"
+    lost = r"1 artifact, 2\.\d KiB: sharpened, elsewhere/two"
     assert re.search(f"Another run would lose {lost}", call(root, "prune", run)[1])
     assert "Another run" not in call(root, "prune", tmp_path)[1]
     assert re.search(f"Another run loses {lost}", call(root, "prune", run, "--yes")[1])

@@ -8,7 +8,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from lr_exp import __version__
 from lr_exp.bundle import members
-from lr_exp.errors import UserError, command, map_strings, printable, redact, run_program
+from lr_exp.errors import UserError, command, counted, map_strings, printable, redact, run_program
 from lr_exp.evaluator import grade
 from lr_exp.pipeline.origin import origin
 from lr_exp.report.read.run import AnswersMissingError, Run
@@ -43,8 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"-o {out} cannot be written ({error.strerror}).") from error
     left = len(found.failed) + len(found.unfinished)
-    size = f"{len(found.runs):,} runs in {out.stat().st_size:,} bytes"
-    print(printable(f"{out}: {size}; {left:,} failed or unfinished runs are left out"))
+    size = f"{counted(len(found.runs), 'run')} in {out.stat().st_size:,} bytes"
+    print(printable(f"{out}: {size}; left out: {counted(left, 'failed or unfinished run')}"))
     print(f"sha256 {file_digest(out)}")
     return 0
 

@@ -86,7 +86,7 @@ def plan(
     table = Table("plan", "", [Column(one, is_text=one == "from") for one in titles], cells, [])
     each = ", ".join(f"{key} {size:,}" for key, size in sizes.items())
     asked = [f"{key} ({one.needs})" for key, one in claims.items() if name in one.sweeps.values()]
-    title = f"{name}: {runs} runs; seeds: {seeds}; questions: {sum(sizes.values()):,} ({each})"
+    title = f"{name}: runs: {runs}; seeds: {seeds}; questions: {sum(sizes.values()):,} ({each})"
     one_run = shlex.join([f"+sweep={name}", *(words[0] for words in axes if len(words) > 1)])
     unknown = (
         "unknown, because the sweep's file has no measured one. Time one run and multiply by the "

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lr_exp.errors import UserError, command, parser_of, printable, run_program
+from lr_exp.errors import UserError, command, counted, parser_of, printable, run_program
 from lr_exp.store.artifacts import problem_of
 from lr_exp.store.inventory import RUNS, Entry, find_unreferenced, list_entries, prune, users
 from lr_exp.store.run_folder import FAILED, SUMMARY
@@ -54,7 +54,8 @@ def _list(root: Path, entries: Sequence[Entry]) -> int:
     for entry in entries:
         _print_table([entry])
         runs = [run for run, names in known.items() if entry.name in names]
-        more = [f"and {len(runs) - _SHOWN_RUNS:,} more runs"] if len(runs) > _SHOWN_RUNS else []
+        left = len(runs) - _SHOWN_RUNS
+        more = [f"and {counted(left, 'more run')}"] if left > 0 else []
         for text in (*map(_described, runs[:_SHOWN_RUNS]), *more):
             print(printable(f"    {text}"))
     counts = Counter(entry.state for entry in entries)
@@ -69,7 +70,7 @@ def _verify(entries: Sequence[Entry]) -> int:
     damaged = [(name, problem) for name, problem in found if problem is not None]
     for name, problem in damaged:
         print(printable(f"{name}: {problem}"))
-    print(f"{len(checked) - len(damaged):,} intact artifacts, {len(damaged):,} damaged")
+    print(f"{counted(len(checked) - len(damaged), 'intact artifact')}, {len(damaged):,} damaged")
     if damaged:
         print("The next run that needs a damaged artifact builds it again.")
     return 1 if damaged else 0
@@ -83,16 +84,15 @@ def _prune(root: Path, runs: Sequence[Path], delete: bool) -> int:
         if lost:
             size = _size(sum(map(sizes.__getitem__, lost)))
             verb = "loses" if delete else "would lose"
-            print(
-                printable(f"Another run {verb} {len(lost):,} artifacts, {size}: {_described(run)}")
-            )
+            text = f"Another run {verb} {counted(len(lost), 'artifact')}, {size}"
+            print(printable(f"{text}: {_described(run)}"))
     if delete:
         entries = prune(entries, runs)
     _print_table(entries)
     size = _size(sum(entry.bytes for entry in entries))
     kept = len(list_entries(root)) - (0 if delete else len(entries))
     done = "deleted" if delete else "would be deleted (use --yes to delete them)"
-    print(f"{len(entries):,} artifacts, {size}: {done}; {kept:,} kept")
+    print(f"{counted(len(entries), 'artifact')}, {size}: {done}; {kept:,} kept")
     return 0
 
 

@@ -52,7 +52,7 @@ def read_pairs(before: Model, after: Model) -> AnswerPairs:
             for key in shared_questions(*answers)
         }
         if len(outcomes) < max(map(len, answers)):
-            missing.append(f"{name}: {len(outcomes):,} questions are common to both.")
+            missing.append(f"{name}: questions common to both: {len(outcomes):,}.")
         questions += len(outcomes)
         limit = max(1, min(12, _MAX_SHOWN // len(names) // len(_OUTCOMES)))
         for outcome in _OUTCOMES.values():

@@ -5,7 +5,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, counted
 from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.answer_pairs import read_pairs
 from lr_exp.report.analyse.questions import Side, compare, differing_facts, sides_of
@@ -90,13 +90,13 @@ def _results(sides: Sequence[Side]) -> Table:
         )
         if one.unshared:
             notes.append(
-                f"{name}, {pair}: left out are {one.unshared:,} questions that are not the same, "
-                "or not answered, in the other run."
+                f"{name}, {pair}: left out: {counted(one.unshared, 'question')}, not the same or "
+                "not answered in the other run."
             )
     notes.append(
         "Won: only the later run is right. The interval (95 %, points) is over questions: it does "
         "not cover another training run. p: McNemar's exact test with Holm's correction for the "
-        f"{len(tested)} tests of this table."
+        f"{counted(len(tested), 'test')} of this table."
     )
     titles = ("runs", "benchmark", "n", "right, %", "difference", "won", "lost")
     columns = [
