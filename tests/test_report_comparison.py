@@ -84,9 +84,12 @@ def test_a_run_that_only_evaluates_is_compared_by_its_expert(tmp_path, capsys):
         (["one", "x.csv"], "x.csv is not a folder: give the folder of a run or of a sweep"),
         (["one", "no.bundle.zip"], "no.bundle.zip does not exist"),
         (["no.bundle.zip"], "no.bundle.zip does not exist"),
-        (["sweep", "--where", "seed=7"], "none of its runs has seed=7"),
+        (["sweep", "--where", "seed=7"], "none of its runs has seed=7. Values of seed: 0, 1."),
+        (
+            ["sweep", "--where", "seed=1", "beta=9"],
+            "none of its runs has seed=1 and beta=9. Values of beta: 0.4.",
+        ),
         (["sweep", "--where", "sed=7"], "no run has this setting. Did you mean 'seed'?"),
-        (["sweep", "--where", "seed"], "seed"),
     ],
 )
 def test_bad_input_is_one_error(tmp_path, capsys, monkeypatch, words, message):
@@ -118,6 +121,13 @@ def test_a_filter_takes_some_of_a_folder_s_runs(tmp_path, capsys):
     assert "runs: 1 finished" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.html").read_text()
     assert "1 finished with distiller.steps=1000 and seed=1" in page
+
+
+@pytest.mark.parametrize("words", [["--where", "seed=0", "r/a", "r/b"], ["r", "--where", "r/a"]])
+def test_a_folder_among_the_conditions_is_one_error(capsys, words):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "r/a is not KEY=VALUE: put the folders before --where" in capsys.readouterr().err
 
 
 def test_linked_runs_are_found_once(tmp_path, capsys):

@@ -25,7 +25,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help=f"folder of the report ({default})")
     what = "only the runs with this setting, such as method=lightreasoner (several: all of them)"
     parser.add_argument(
-        "--where", nargs="+", default=[], metavar="KEY=VALUE", help=what, action="extend"
+        "--where",
+        nargs="+",
+        type=_condition,
+        default=[],
+        metavar="KEY=VALUE",
+        help=what,
+        action="extend",
     )
     chosen = parser.parse_args(words)
     from lr_exp.bundle.read import read_bundle
@@ -47,6 +53,12 @@ def main(words: Sequence[str] | None = None) -> int:
     place = f"Report: {out / PAGE} ({len(report.files)} files in {out})"
     print(printable(redact(place)))
     return 0
+
+
+def _condition(word: str) -> str:
+    if "=" not in word:
+        raise argparse.ArgumentTypeError(f"{word} is not KEY=VALUE: put the folders before --where")
+    return word
 
 
 if __name__ == "__main__":

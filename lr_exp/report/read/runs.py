@@ -82,9 +82,12 @@ def find_runs(
     if where and found.runs:
         shown, kept = " and ".join(f"{key}={value}" for key, value in where.items()), found.runs
         for key, value in where.items():
-            kept = _with(kept, key, value)
-        if not kept:
-            raise UserError(f"{folder}: none of its runs has {shown}.")
+            kept, values = _with(kept, key, value)
+            if not kept:
+                known = ", ".join(sorted(values))
+                raise UserError(
+                    f"{folder}: none of its runs has {shown}. Values of {key}: {known}."
+                )
         found = Found(kept, [], [], shown, notes=found.notes)
     # A damaged summary alone makes no report; it is an error to fix.
     shown = found.unfinished or [
@@ -95,15 +98,15 @@ def find_runs(
     return found
 
 
-def _with(runs: Sequence[Run], key: str, wanted: Any) -> list[Run]:
-    """The runs with a value of a choice or setting."""
+def _with(runs: Sequence[Run], key: str, wanted: Any) -> tuple[list[Run], set[str]]:
+    """The runs with a value of a choice or setting, and all values that it has in `runs`."""
     choices = ("method", "expert", "amateur", "data", "prompt", "alpha", "beta", "seed", "sweep")
     values = [flat(run.settings) | {one: getattr(run, one) for one in choices} for run in runs]
     known = {name for own in values for name in own}
-    if runs and key not in known:
+    if key not in known:
         raise UserError(f"--where {key}: no run has this setting.{did_you_mean(key, known)}")
-    pairs = zip(runs, values, strict=True)
-    return [run for run, own in pairs if key in own and own[key] == wanted]
+    pairs = [(run, own[key]) for run, own in zip(runs, values, strict=True) if key in own]
+    return [run for run, value in pairs if value == wanted], {str(value) for _, value in pairs}
 
 
 def scan_folder(folder: Path, *, recursive: bool = True) -> Found:
