@@ -62,7 +62,7 @@ def build_comparison(folders: Sequence[Path], where: Mapping[str, Any] | None = 
     """Builds the comparison of single runs with the first, one for each folder."""
     results, settings, text = compare_folders(folders, where)
     files = {PAGE: text.encode(), **_files([results, settings])}
-    notes = [textwrap.fill(one_line(note), 80) for note in results.notes]
+    notes = map(_wrapped, results.notes)
     shown = [plain_table(results), *notes, settings.title, plain_table(settings)]
     return Report(files, "\n\n".join(shown))
 
@@ -89,7 +89,7 @@ def write_and_print(
     texts = {**texts, "csv": csv_text(table)}
     files = {f"{table.name}.{ending}": text.encode() for ending, text in texts.items()}
     files |= _files([], [figure] if figure else [])
-    notes = [textwrap.fill(one_line(note), 80) for note in table.notes]
+    notes = map(_wrapped, table.notes)
     lines = [table.title, "", plain_table(shown or table), *notes, ""]
     report = Report(files, "\n".join([*lines, f"All numbers: {', '.join(files)} in {out}"]))
     write(report, out)
@@ -106,6 +106,10 @@ def _files(tables: Sequence[Table], figures: Sequence[Figure] = ()) -> dict[str,
     return files
 
 
+def _wrapped(note: str) -> str:
+    return textwrap.fill(one_line(note), 80)
+
+
 def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
     """The main table of each sweep, its notes and runs without results."""
     lines = []
@@ -114,15 +118,15 @@ def _shown(found: Found, sections: Sequence[SweepSection]) -> str:
         name = one_line((sweep.name or "results") + sweep.mark)
         for table in section.tables[:1]:
             title = f"{name}: {table.title}"
-            lines += [title, "", plain_table(table), *map(one_line, table.notes[:1]), ""]
+            lines += [title, "", plain_table(table), *map(_wrapped, table.notes[:1]), ""]
         notes = sweep.all_notes
         notes += [  # plain_table shows no remarks
             f"{row.label}: {cell.remark(row.remarks)}"
             for row in sweep.rows
             if row.runs and row.remarks
         ]
-        lines += [*map(one_line, notes), *([""] if notes else [])]
+        lines += [*map(_wrapped, notes), *([""] if notes else [])]
     lines += [f"{run.outcome}: {one_line(run.name)}: {one_line(run.error)}" for run in found.failed]
     unfinished = f", {len(found.unfinished)} unfinished" if found.unfinished else ""
-    lines += map(one_line, found.notes)
+    lines += map(_wrapped, found.notes)
     return "\n".join([*lines, f"runs: {found.counts}{unfinished}"])
