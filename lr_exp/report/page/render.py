@@ -18,6 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lr_exp.errors import printable
+from lr_exp.report.tables.formats import parts_of
+from lr_exp.report.tables.table import REMARK, Table
+
+_MAX_WIDTH = 142  # characters of a table on a screen of 1280 pixels
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,14 @@ def _digest(content: str) -> str:
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
+def _parts(table: Table) -> list[list[int]]:
+    """A table's columns, in parts that fit into 1280 pixels; remarks are broken into lines."""
+    every = range(len(table.columns))
+    remarks = [i for i in every if table.columns[i].title == REMARK]
+    *others, last = parts_of(table, [i for i in every if i not in remarks], _MAX_WIDTH)
+    return [*others, last + remarks]
+
+
 def _gzipped(data: Any) -> str:
     """JSON in gzip in base64: a fifth of the size, and no character that HTML gives a meaning."""
     content = json.dumps(data, separators=(",", ":")).encode()
@@ -91,5 +103,6 @@ _ENVIRONMENT.filters |= {
     "digest": _digest,
     "data_uri": _data_uri,
     "gzipped": _gzipped,
+    "parts": _parts,
     "common_prefix": commonprefix,
 }

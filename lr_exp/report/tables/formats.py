@@ -66,14 +66,20 @@ def plain_table(table: Table) -> str:
     shown = [i for i, column in enumerate(table.columns) if column.title != REMARK]
     if _width(table, shown) > WIDTH:
         shown = [i for i in shown if table.columns[i].title != PUBLISHED]
+    parts = parts_of(table, shown, WIDTH)
+    return "\n\n".join(_aligned(table, part, "simple", one_line) for part in parts)
+
+
+def parts_of(table: Table, shown: Sequence[int], width: int) -> list[list[int]]:
+    """These columns in parts of at most `width` characters that each repeat the text columns."""
     names = [i for i in shown if table.columns[i].is_text]
     parts = [names]
     for i in shown:
         if i not in names:
-            if parts[-1] != names and _width(table, [*parts[-1], i]) > WIDTH:
+            if parts[-1] != names and _width(table, [*parts[-1], i]) > width:
                 parts.append(names)
             parts[-1] = [*parts[-1], i]
-    return "\n\n".join(_aligned(table, part, "simple", one_line) for part in parts)
+    return parts
 
 
 def _width(table: Table, columns: Sequence[int]) -> int:
