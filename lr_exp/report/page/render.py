@@ -21,7 +21,7 @@ from lr_exp.errors import printable
 from lr_exp.report.tables.formats import parts_of
 from lr_exp.report.tables.table import REMARK, Table
 
-_MAX_WIDTH = 142  # characters of a table on a screen of 1280 pixels
+_MAX_WIDTH = 135  # characters of a table on a screen of 1280 pixels
 
 
 @dataclass(frozen=True)
