@@ -186,9 +186,9 @@ class ContrastTrainer:
         device.
         """
         steps, last = self._unlogged, self._unlogged[-1]
-        for name in ("loss", "grad_norm"):
-            values = torch.stack([getattr(one, name) for one in steps]).tolist()
-            for step, value in enumerate(values, self.step - len(values) + 1):
+        values = torch.stack([torch.stack([one.loss, one.grad_norm]) for one in steps]).tolist()
+        for step, pair in enumerate(values, self.step - len(values) + 1):
+            for name, value in zip(("loss", "grad_norm"), pair, strict=True):
                 if not math.isfinite(value):
                     raise distributed.SharedError(
                         f"the {name} is {value} at optimizer step {step}: lower "
