@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lr_exp.config.settings import DataSettings, SourceSettings
+from lr_exp.config.settings import REQUIRED, DataSettings, SourceSettings
 from lr_exp.data.formats import FORMATS, Question, columns_reader, read_jsonl
 from lr_exp.data.json_lines import read_json_lines
 from lr_exp.data.random_calculation import random_calculations
@@ -49,12 +49,9 @@ def iterate_questions(source: SourceSettings, *, hub_root: str | None) -> Iterat
 def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Question]:
     count, read = 0, FORMATS[source.format]
     if source.format == "hub":
-        if not source.question or source.question == "???":
-            raise UserError(
-                f"{_where(source)}: `question` is missing. Set {_key(source, 'question')} to a "
-                "column of the data set, or to a text with columns in braces."
-            )
-        read = columns_reader(source.question, source.reference, source.solution)
+        what = " to a column of the data set, or to a text with columns in braces"
+        question = _required(source, "question", what)
+        read = columns_reader(question, source.reference, source.solution)
     for row in rows:
         where = f"{source.name}/{source.split}/{count}"
         try:
@@ -77,7 +74,7 @@ def _row_questions(source: SourceSettings, rows: Iterator[Any]) -> Iterator[Ques
 
 
 def _file_questions(source: SourceSettings) -> Iterator[Question]:
-    number, path = 0, Path(_required_path(source)).expanduser()
+    number, path = 0, Path(_required(source, "path")).expanduser()
     if source.format == "jsonl":
         # Decimals keep an answer's digits as written.
         rows = read_json_lines(path, parse_float=Decimal)
@@ -159,7 +156,7 @@ def _hub_rows(source: SourceSettings, hub_root: str | None) -> Iterator[Any]:
 
 
 def _hub_path(source: SourceSettings, hub_root: str | None) -> str:
-    path = _required_path(source)
+    path = _required(source, "path")
     if hub_root is None:
         return path
     folder = Path(hub_root).expanduser() / path
@@ -171,10 +168,11 @@ def _hub_path(source: SourceSettings, hub_root: str | None) -> str:
     return str(folder)
 
 
-def _required_path(source: SourceSettings) -> str:
-    if not source.path or source.path == "???":
-        raise UserError(f"{_where(source)}: `path` is missing. Set {_key(source, 'path')}.")
-    return source.path
+def _required(source: SourceSettings, field: str, what: str = "") -> str:
+    """A setting that has no default; `what` ends the message that it is missing."""
+    if (value := getattr(source, field)) in (None, "", REQUIRED):
+        raise UserError(f"{_where(source)}: `{field}` is missing. Set {_key(source, field)}{what}.")
+    return value
 
 
 def _where(source: SourceSettings) -> str:
