@@ -199,7 +199,7 @@ class ContrastTrainer:
             "step": self.step,
             "loss": float(sum(one.loss for one in steps)) / len(steps),
             "entropy": float(sum(one.entropies for one in steps)) / kept,
-            "grad_norm": last.grad_norm.item(),
+            "grad_norm": values[-1][1],
             "learning_rate": last.learning_rate,
             "tuned_tokens": kept + (self.history[-1]["tuned_tokens"] if self.history else 0),
         }
