@@ -12,6 +12,7 @@ from bench.__main__ import main
 from lr_exp import progress
 from lr_exp.errors import UserError
 from lr_exp.models import early_exit
+from tests.support.files import replaced_text, write_marked_document
 from tests.support.sampling import load_micro
 
 
@@ -127,8 +128,7 @@ def restored(monkeypatch):
 
 @pytest.mark.integration
 def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path):
-    document = tmp_path / "README.md"
-    document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+    document = write_marked_document(tmp_path / "README.md")
     words = ["--quick", "--pairs", "micro", "--out", str(tmp_path), "--readme", str(document)]
     assert main([*words, "--only", "sampling", "training", "evaluation", "precision"]) == 0
     results = json.loads((tmp_path / "bench.json").read_text("utf-8"))
@@ -150,10 +150,7 @@ def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path
     precision = results["parts"]["precision"]["micro"]
     assert precision["steps"] > 0 < precision["kl_error_median"] <= precision["kl_error_p99"] < 0.5
     assert 0 <= precision["kept_otherwise"] < 0.1
-    text = document.read_text("utf-8")
-    assert text.startswith("before\n<!-- bench -->\n")
-    assert text.endswith("<!-- /bench -->\nafter\n")
-    assert "old" not in text
+    text = replaced_text(document)
     assert "| sampling, time per question | micro |" in text
     assert "| training, time per kept step, 3 per optimizer step | micro |" in text
     assert "bf16 weights on this CPU (micro" in text

@@ -7,6 +7,7 @@ import pytest
 
 from bench import gpu, gpu_tables
 from bench.gpu_steps import STEPS
+from tests.support.files import replaced_text, write_marked_document
 
 SCRIPT = """
 import json, pathlib, sys, time
@@ -66,13 +67,9 @@ def test_a_failing_and_a_stopped_step_are_recorded_and_repeated(run, tmp_path):
 @pytest.mark.integration
 def test_the_document_has_the_tables_of_all_records(run, tmp_path):
     run("--steps", "environment")
-    document = tmp_path / "page.md"
-    document.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+    document = write_marked_document(tmp_path / "page.md")
     run("--steps", "micro", "--commit", "abc", "--readme", str(document))
-    text = document.read_text("utf-8")
-    assert text.startswith("before\n<!-- bench -->\n")
-    assert text.endswith("<!-- /bench -->\nafter\n")
-    assert "old" not in text
+    text = replaced_text(document)
     assert "### environment\n\ncpu, " in text
     assert "commit abc" in text
     assert "**Failed**: status 1: no such kernel." in text

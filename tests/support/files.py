@@ -53,3 +53,18 @@ def run_python(*words: object, cwd: Path, **environment: str) -> subprocess.Comp
         timeout=300,
         check=False,
     )
+
+
+def write_marked_document(path: Path) -> Path:
+    """A document in which a benchmark replaces the text between its markers."""
+    path.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+    return path
+
+
+def replaced_text(document: Path) -> str:
+    """The text of such a document, after checking that only what is between was replaced."""
+    text = document.read_text("utf-8")
+    assert text.startswith("before\n<!-- bench -->\n")
+    assert text.endswith("<!-- /bench -->\nafter\n")
+    assert "old" not in text
+    return text
