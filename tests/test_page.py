@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from lr_exp.errors import UserError
 from lr_exp.report.__main__ import main
 from lr_exp.report.page import write_run_page
+from lr_exp.report.page.render import _parts
 from lr_exp.report.page.trajectories import read_trajectories
+from lr_exp.report.tables.table import REMARK, Column, Table
 from tests.support.html_page import Page
 from tests.support.run_folders import result, write_failed, write_metrics, write_run
 from tests.support.trajectories_file import (
@@ -268,6 +271,26 @@ def test_a_sweep_s_page_shows_warnings_with_their_rows(tmp_path):
     rows = "LightReasoner of micro; likewise both removed of micro"
     assert f"Warning: <b>Tiny</b> gap: 1 %. ({rows})" in words
     assert words.count("Tiny") == 1  # the same warning with other numbers
+
+
+def test_the_best_row_of_a_sweep_is_in_bold_and_in_its_head(tmp_path):
+    write_run(tmp_path / "0", sweep="mine", after={"micro_add": [1, 1, 0, 0]})
+    write_run(tmp_path / "1", sweep="mine", after={"micro_add": [1, 1, 1, 0]}, method="neither")
+    page = page_of_report(tmp_path)
+    (row,) = re.findall(r'<tr class="bold">.*?</tr>', page.source, re.DOTALL)
+    assert "both removed" in row
+    assert "highest average on these questions (bold) both removed of micro: 75.0" in page.words
+
+
+def test_a_wide_table_is_divided_into_parts_that_repeat_its_names():
+    numbers = [Column(f"measured number {i}") for i in range(12)]
+    columns = [Column("variant", is_text=True), *numbers, Column(REMARK, is_text=True)]
+    table = Table("t", "T", columns, [["v", *map(str, range(12)), "a remark"]], [])
+    parts = _parts(table)
+    assert len(parts) > 1
+    assert all(part[0] == 0 for part in parts)
+    assert [i for part in parts for i in part[1:]] == list(range(1, 14))  # the remark is the last
+    assert _parts(replace(table, columns=columns[:3], rows=[["v", "0", "1"]])) == [[0, 1, 2]]
 
 
 def test_a_sweep_s_runs_are_named_by_their_differences(tmp_path):
