@@ -14,7 +14,7 @@ from bench.pairs import Pair
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.distiller.trainer import pass_losses
-from lr_exp.inference.kv_cache import preallocated_cache
+from lr_exp.inference.kv_cache import buffered_cache
 from lr_exp.inference.memory import peak_memory_bytes, reset_peak_memory
 from lr_exp.models.probing import cache_argument
 
@@ -31,7 +31,7 @@ def decoding_seconds(
     """Seconds to read one token of each row: eager in the project's cache, else in a static one."""
     model, capacity = pair.expert.model, prompt + _WARM_UP + steps
     run: Any = model
-    cache: Any = preallocated_cache(model.config, capacity)
+    cache: Any = buffered_cache(model.config)[0]
     if variant is not None:
         run = torch.compile(model, **variant)
         cache = StaticCache(config=model.config, max_cache_len=capacity)

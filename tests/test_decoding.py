@@ -1,5 +1,7 @@
 """Batched decoding equals decoding one prompt at a time and `generate` with a clean config."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
@@ -115,3 +117,55 @@ def test_positions_never_exceed_the_context():
     answers = decode(model, [*PROMPTS, [5], [6]], context=8)
     assert [len(one.token_ids) for one in answers] == [2, 5, 7, 4, 7, 7]
     assert answers == [decode(model, [p], context=8)[0] for p in [*PROMPTS, [5], [6]]]
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("context", [None, 16])
+def test_prompts_that_replace_finished_rows_have_the_same_answers(max_rows, context):
+    """Stop tokens and contexts end rows at different times; long prompts follow short ones."""
+    model = double_model()
+    prompts = [[n % 7 + 1] * (1 + 5 * n % 13) for n in range(17)]
+    stops = tuple({one.token_ids[index % 9] for index, one in enumerate(decode(model, prompts))})
+    options = {"stop_ids": stops[:4], "context": context}
+    alone = [decode(model, [prompt], **options)[0] for prompt in prompts]
+    assert len({len(one.token_ids) for one in alone}) > 3
+    refilled = decode_with(
+        [prompted(model, prompts, **options)], greedy, max_new_tokens=12, max_rows=max_rows
+    )
+    assert refilled == alone
+
+
+def test_no_more_rows_than_allowed_are_read_at_a_time():
+    model, sizes = double_model(), []
+    model.register_forward_pre_hook(
+        lambda _, __, inputs: sizes.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    prompts = [[n + 1] * 3 for n in range(9)]
+    stop = decode(model, prompts)[1].token_ids[2]
+    sizes.clear()
+    decode_with([prompted(model, prompts, stop_ids=(stop,))], greedy, max_new_tokens=12, max_rows=4)
+    read = [rows for rows, columns in sizes if columns == 1]
+    assert max(read) == 4
+    assert len(read) < 12 * 3  # three batches, each of which waits for its longest answer
+
+
+def test_rows_are_replaced_while_the_amateur_skips_tokens():
+    """A skipped token leaves a masked column, which later rows must not see."""
+    expert, amateur = double_model(), double_model(seed=1)
+    prompts = [[n % 7 + 1] * (1 + 5 * n % 13) for n in range(11)]
+    known = frozenset(range(0, 50, 2))
+
+    def both(logits):
+        return (logits[0] + logits[1]).argmax(-1)
+
+    def answers(chosen, **options):
+        readers = [prompted(expert, chosen), prompted(amateur, chosen)]
+        readers[1] = replace(readers[1], known_ids=known)
+        return decode_with(
+            readers, both, max_new_tokens=9, is_end=lambda ids: sum(ids) > 150, **options
+        )
+
+    alone = [answers([prompt])[0] for prompt in prompts]
+    assert any(token not in known for one in alone for token in one.token_ids)
+    assert len({len(one.token_ids) for one in alone}) > 2
+    assert answers(prompts, max_rows=3) == alone

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.pairs import GEOMETRY
 from lr_exp.config.options import conf_dir
 from lr_exp.config.settings import AmateurSettings, ModelSettings, Settings
 from lr_exp.data.questions import Question
 from lr_exp.distiller import trainer
 from lr_exp.errors import UserError
 from lr_exp.inference.decoding import decode
-from lr_exp.inference.generation import single_decoding
 from lr_exp.inference.memory import is_out_of_memory
 from lr_exp.models import devices, loading, locating
 from lr_exp.models.loading import ModelPair
@@ -84,7 +84,7 @@ def limited_decoder(limit, error, tried):
     """Raises for batches above `limit`; records the sizes in `tried`."""
 
     def limited(models, *settings, **limits):
-        tried.append(len(models[0].prompts))
+        tried.append(limits["max_rows"])
         if tried[-1] > limit:
             raise error
         return decode(models, *settings, **limits)
@@ -98,7 +98,7 @@ def test_a_large_batch_is_halved_with_one_warning(tmp_path, pair, monkeypatch, c
     tried = []
     monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(1, error, tried))
     assert roll_out(pair[0], tmp_path / "tight", 5) == expected
-    assert tried == [5, 2, *[1] * 7]  # the size never grows again
+    assert tried == [5, 2, 1, 1]  # the size never grows again
     assert len(shard_paths(tmp_path / "tight")) == 2  # shards keep the configured batch size
     (warning,) = warnings_of(caplog)
     assert "rollout: questions: a batch of 5 does not fit in memory" in warning
@@ -117,15 +117,6 @@ def test_a_single_question_that_does_not_fit_and_other_errors_raise(
     monkeypatch.setattr("lr_exp.inference.generation.decode", limited_decoder(0, error, []))
     with pytest.raises(kind, match=message):
         roll_out(pair[0], tmp_path / "none", 4)
-
-
-def test_parts_of_a_sampled_batch_have_different_seeds(pair):
-    """Two halves with the same seed would sample the same numbers."""
-    hot = {"temperature": 1.0, "top_p": 1.0, "seed": 0}
-    decoding = single_decoding(pair[0], [[3, 1, 4]] * 4, max_new_tokens=8, **hot)
-    first, second = decoding.decode(7, [0, 1], 0), decoding.decode(7, [2, 3], 2)
-    assert first != second
-    assert decoding.decode(7, [2, 3], 2) == second
 
 
 # Scoring -----------------------------------------------------------------------------------------
@@ -292,3 +283,30 @@ def test_a_random_model_needs_a_language_models_config(tmp_path):
     settings = ModelSettings(name="m", path=str(tmp_path), init="random")
     with pytest.raises(UserError, match="init=random: cannot build"):
         loading.load(locating.locate(settings, "expert"), device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("geometry", "device", "expected"),
+    [
+        ("qwen_math_7b", "cuda", (256, 256, 4096)),
+        ("a 14B model", "cuda", (64, 64, 4096)),
+        ("qwen_math_7b", "cpu", (16, 32, 1024)),
+    ],
+)
+def test_default_sizes_depend_on_the_kind_of_device_and_the_size_of_the_model(
+    tmp_path, monkeypatch, geometry, device, expected
+):
+    monkeypatch.setattr("lr_exp.models.devices.resolve_device", lambda _: device)
+    monkeypatch.setattr("lr_exp.models.devices.resolve_dtype", lambda *_: "bfloat16")
+    config = json.loads((GEOMETRY / "qwen_math_7b" / "config.json").read_text("utf-8"))
+    if geometry == "a 14B model":
+        config |= {"num_hidden_layers": 56}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    expert = ModelSettings(name="7b", path=str(tmp_path), init="random")
+    settings = Settings(expert=expert)
+    found = Inputs(settings, [conf_dir()]).settings
+    sizes = found.sampler.batch_size, found.evaluator.batch_size, found.sampler.tokens_per_pass
+    assert sizes == expected
+    assert found.distiller.tokens_per_pass == expected[2]
+    chosen = replace(settings, evaluator=replace(settings.evaluator, batch_size=3))
+    assert Inputs(chosen, [conf_dir()]).settings.evaluator.batch_size == 3

@@ -279,7 +279,8 @@ class SamplerSettings(_Checked):
     system_prompt: str = "Please reason step by step."
     prompt: str = _neutral("chat")  # the form: a name in conf/prompt, or a Jinja file
     max_new_tokens: Annotated[int, COUNT] = 128
-    # Questions per rollout batch; a crash loses at most one batch. null: 16 on a CPU, 256 on a GPU.
+    # Questions per rollout batch; a crash loses at most one batch. null: 16 on a CPU, 256 on a GPU,
+    # where models of 10 billion weights and more have 64.
     batch_size: Annotated[int | None, COUNT] = None
     # Tokens packed into one forward pass (memory). null: 1024 on a CPU, 4096 on a GPU.
     tokens_per_pass: Annotated[int | None, COUNT] = None
@@ -365,7 +366,9 @@ class EvaluatorSettings(_Checked):
     forced_text: str = "\nThe final answer is \\boxed{"
     max_examples: Annotated[int | None, COUNT] = None  # the first N of each benchmark; null: all
     max_new_tokens: Annotated[int, COUNT] = 2048
-    batch_size: Annotated[int | None, COUNT] = None  # null: 32 on a CPU, 256 on a GPU
+    # Questions answered at a time; the next ones replace those that are finished. A crash loses at
+    # most four batches. null: 32 on a CPU; on a GPU as in sampling.
+    batch_size: Annotated[int | None, COUNT] = None
     # contrastive: the plausible token (alpha) with the highest log-ratio to the amateur, untrained.
     decoder: Annotated[str, ("greedy", "contrastive")] = "greedy"
     # Also measure the expertise gap: expert and amateur on the first benchmark, with greedy or

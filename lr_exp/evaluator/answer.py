@@ -27,7 +27,10 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import form_for
 from lr_exp.models.vocabulary import SharedVocabulary, text_of
 
-VERSION = 2
+VERSION = 3
+
+# Of a shard: answers differ in length, and a batch would wait for its longest one.
+_BATCHES = 4
 
 COLUMNS = [
     ("question_id", pa.string()),
@@ -69,7 +72,7 @@ def answer(
     contrast: Contrast | None = None,
     generate: Generate | None = None,
 ) -> dict[str, Any]:
-    """Writes one shard of outputs per batch to `folder`; existing shards are kept.
+    """Writes shards of outputs to `folder`; existing shards are kept.
 
     With `contrast` the answers are not sampled.
 
@@ -101,4 +104,6 @@ def answer(
         text = text_of(language_model.tokenizer, ids)
         return {"question_id": questions[index].id, "output": text, "token_ids": ids}
 
-    return decode_into_shards(decoding, folder, COLUMNS, row, name=name, batch_size=batch_size)
+    return decode_into_shards(
+        decoding, folder, COLUMNS, row, name=name, batch_size=batch_size, batches=_BATCHES
+    )

@@ -5,21 +5,22 @@ not pass from the model repository's generation config (temperature, top-p, repe
 """
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lr_exp.errors import UserError
-from lr_exp.inference.kv_cache import preallocated_cache
+from lr_exp.inference.kv_cache import BufferedLayer, buffered_cache
 from lr_exp.inference.strategies import Strategy
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.probing import cache_argument
 from lr_exp.models.vocabulary import count_within, text_of
 
-# Finished rows are removed once they are this share of the batch: a removal copies the cache, and
-# a remaining row costs compute in every further pass.
+# Finished rows are replaced or removed once they are this share of the batch: either copies the
+# cache, and a remaining row costs compute in every further pass.
 _COMPACT_SHARE = 0.25
 
 
@@ -74,16 +75,19 @@ def decode(
     strategy: Strategy,
     *,
     max_new_tokens: int,
+    max_rows: int | None = None,
     is_end: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> list[Decoded]:
-    """Decodes one continuation per row, which all models read after their own prompt of that row.
+    """Decodes one continuation of each prompt, which all models read after their own prompt.
 
     Args:
-        models: one or more, on one device, with a prompt for each row. The first one's stop tokens
+        models: one or more, on one device, with as many prompts each. The first one's stop tokens
             end a continuation.
         strategy: chooses the next tokens from the models' logits, in the order of `models`.
-        max_new_tokens: per row, including the stop token; the shortest remaining context of the
-            models is also a limit.
+        max_new_tokens: per continuation, including the stop token; the shortest remaining context
+            of the models is also a limit.
+        max_rows: how many are decoded at a time, in the order of the prompts; further ones replace
+            those that are finished (None: all at once).
         is_end: whether a continuation's token ids so far end it, as a stop token does.
 
     Raises:
@@ -91,16 +95,28 @@ def decode(
         ValueError: a model is in training mode, or a prompt fills the context.
     """
     limits = _new_token_limits(models, max_new_tokens)
-    states = [
-        (_CachedRows if model.language_model.caches else _WholeRows)(model, max(limits))
-        for model in models
-    ]
+    max_rows = max_rows or len(limits)
     stops = frozenset(models[0].language_model.stop_ids)
     outputs: list[list[int]] = [[] for _ in limits]
     finished = [False] * len(limits)
-    rows = list(range(len(limits)))  # the continuation to which each row of the batch belongs
-    active = [True] * len(limits)
+    waiting = list(range(len(limits)))
+    states: list[_WholeRows | _CachedRows] = []
+    rows: list[int] = []  # the continuation to which each row of the batch belongs
+    active: list[bool] = []  # whether each row's continuation goes on
     while True:
+        free = max_rows - len(rows)
+        if waiting and free and all(state.can_add for state in states):
+            new, waiting = waiting[:free], waiting[free:]
+            for place, model in enumerate(models):
+                prompts = [model.prompts[index] for index in new]
+                added = _rows_of(replace(model, prompts=prompts))
+                if rows:
+                    states[place].add(added)
+                else:
+                    states.append(added)
+            rows, active = rows + new, active + [True] * len(new)
+        if not rows:
+            break
         logits = [state.next_logits() for state in states]
         chosen = strategy(logits)
         checks = [torch.isfinite(one.amax(-1)) for one in logits]
@@ -115,17 +131,17 @@ def decode(
             outputs[index].append(token)
             finished[index] = token in stops or is_end(outputs[index])
             active[row] = not finished[index] and len(outputs[index]) < limits[index]
-        count = sum(active)
-        if count == 0:
-            break
-        if count <= len(rows) * (1 - _COMPACT_SHARE):
-            keep = [row for row in range(len(rows)) if active[row]]
-            indices = torch.tensor(keep, device=chosen.device)
+        kept = [row for row in range(len(rows)) if active[row]]
+        if not kept:
+            states, rows, active = [], [], []
+            continue
+        if len(kept) <= len(rows) * (1 - _COMPACT_SHARE):
+            indices = torch.tensor(kept, device=chosen.device)
             for state in states:
-                state.keep(indices)
+                state.keep(kept, indices)
             chosen = chosen[indices]
-            tokens, rows = [tokens[row] for row in keep], [rows[row] for row in keep]
-            active = [True] * count
+            tokens, rows = [tokens[row] for row in kept], [rows[row] for row in kept]
+            active = [True] * len(kept)
         for state in states:
             state.append(chosen, tokens)
     return [Decoded(tokens, end) for tokens, end in zip(outputs, finished, strict=True)]
@@ -147,10 +163,16 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     return limits
 
 
+def _rows_of(prompted: PromptedModel) -> "_WholeRows | _CachedRows":
+    return (_CachedRows if prompted.language_model.caches else _WholeRows)(prompted)
+
+
 class _WholeRows:
     """One model's rows in a batch, for a model that cannot read padded rows with a cache."""
 
-    def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
+    can_add = True
+
+    def __init__(self, prompted: PromptedModel) -> None:
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         self._device = next(self._model.model.parameters()).device
         self._rows = [list(prompt) for prompt in prompted.prompts]
@@ -165,8 +187,11 @@ class _WholeRows:
         ]
         return torch.stack(logits)
 
-    def keep(self, indices: Tensor) -> None:
-        self._rows = [self._rows[index] for index in indices.tolist()]
+    def keep(self, rows: Sequence[int], indices: Tensor) -> None:
+        self._rows = [self._rows[row] for row in rows]
+
+    def add(self, other: "_WholeRows") -> None:
+        self._rows += other._rows
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
         """Appends a token to each row, unless the model skips it."""
@@ -178,33 +203,35 @@ class _WholeRows:
 
 
 class _CachedRows:
-    """One model's state in a batch: its cache and the tokens of its next forward pass."""
+    """One model's rows in a batch: their cache and the tokens of the next forward pass."""
 
-    def __init__(self, prompted: PromptedModel, max_new_tokens: int) -> None:
+    def __init__(self, prompted: PromptedModel) -> None:
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         device = next(self._model.model.parameters()).device
-        self._length = max(len(prompt) for prompt in prompted.prompts)  # columns so far
+        lengths = [len(prompt) for prompt in prompted.prompts]
         # Left padding puts every row's next token in the same column. Any pad id will do, because
-        # the mask depends on positions, not on ids. The mask includes the columns to come.
-        ids = torch.zeros(len(prompted.prompts), self._length, dtype=torch.int64)
-        mask = torch.ones(len(prompted.prompts), self._length + max_new_tokens, dtype=torch.int64)
-        for row, prompt in enumerate(prompted.prompts):
-            ids[row, self._length - len(prompt) :] = torch.tensor(prompt)
-            mask[row, : self._length - len(prompt)] = 0
+        # the mask depends on positions, not on ids.
+        self._padding = [max(lengths) - length for length in lengths]  # columns, by row
+        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
+        mask = torch.ones_like(ids)
+        for row, (prompt, padding) in enumerate(zip(prompted.prompts, self._padding, strict=True)):
+            ids[row, padding:] = torch.tensor(prompt)
+            mask[row, :padding] = 0
         self._ids, self._mask = ids.to(device), mask.to(device)
-        self._positions = (self._mask[:, : self._length].cumsum(-1) - 1).clamp(min=0)
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
-        self._cache = preallocated_cache(self._model.model.config, self._length + max_new_tokens)
+        self._cache, self.can_add = buffered_cache(self._model.model.config)
         self._cache_argument = str(cache_argument(self._model.model))  # not None: it `caches`
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
         self._skipped: Tensor | None = None  # (rows,) bool; None: no row
+        self._added: _CachedRows | None = None  # rows that have not read their prompts
 
     def next_logits(self) -> Tensor:
         """Runs a forward pass; returns next-token logits `(rows, vocabulary_size)`."""
         logits = self._model.model(
             input_ids=self._ids,
-            attention_mask=self._mask[:, : self._length],
+            attention_mask=self._mask,
             position_ids=self._positions,
             use_cache=True,
             logits_to_keep=1,
@@ -212,35 +239,68 @@ class _CachedRows:
         ).logits[:, -1, : self._model.vocabulary_size]
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
+        if self._added is not None:
+            logits = torch.cat([logits, self._added.next_logits()])
+            self._join(self._added)
+            self._added = None
         if self._known_ids is not None:
             self._logits = logits
         return logits
 
-    def keep(self, indices: Tensor) -> None:
+    def keep(self, rows: Sequence[int], indices: Tensor) -> None:
+        """Keeps these rows: the same as a list and as int64 `(kept,)`."""
         # Unlike `batch_select_indices`, this also selects the states of linear attention.
         self._cache.reorder_cache(indices)  # pyright: ignore[reportArgumentType]
-        self._mask, self._next_positions = self._mask[indices], self._next_positions[indices]
+        self._mask = self._mask[indices]
+        self._padding = [self._padding[row] for row in rows]
+        if self.can_add and (columns := min(self._padding)):
+            for layer in self._cache.layers:
+                cast(BufferedLayer, layer).drop(columns)
+            self._mask = self._mask[:, columns:]
+            self._padding = [padding - columns for padding in self._padding]
+        self._next_positions = self._next_positions[indices]
         if self._logits is not None:
             self._logits = self._logits[indices]
+
+    def add(self, other: "_CachedRows") -> None:
+        """Adds rows, which read their prompts in the next call of `next_logits`."""
+        self._added = other
+
+    def _join(self, other: "_CachedRows") -> None:
+        for layer, added in zip(self._cache.layers, other._cache.layers, strict=True):
+            cast(BufferedLayer, layer).join(cast(BufferedLayer, added))
+        lengths = self._mask.shape[1], other._mask.shape[1]
+        before = [max(lengths) - length for length in lengths]
+        self._mask, mask = (
+            functional.pad(one._mask, (columns, 0))
+            for one, columns in zip((self, other), before, strict=True)
+        )
+        self._mask = torch.cat([self._mask, mask])
+        self._padding = [
+            padding + columns
+            for one, columns in zip((self, other), before, strict=True)
+            for padding in one._padding
+        ]
+        self._next_positions = torch.cat([self._next_positions, other._next_positions])
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
         """Appends a token to each row: int64 `(rows,)`, and the same ids as a list."""
         self._ids, self._positions = chosen[:, None], self._next_positions
         self._next_positions = self._next_positions + 1
+        self._mask = functional.pad(self._mask, (0, 1), value=1)
         self._skipped = None
         known = self._known_ids
         if known is not None and not all(token in known for token in tokens):
             self._skipped = torch.tensor([token not in known for token in tokens]).to(chosen.device)
             # The column stays, so that rows remain aligned, but it is masked and the next token
             # reuses its position. Id 0 replaces the id, which may have no row in this model.
-            self._mask[:, self._length].masked_fill_(self._skipped, 0)
+            self._mask[:, -1].masked_fill_(self._skipped, 0)
             self._ids = self._ids.masked_fill(self._skipped[:, None], 0)
             self._next_positions = self._next_positions - self._skipped[:, None].long()
         if self._model.context is not None:
             # Finished rows stay in the batch until they are removed; their positions must not
             # exceed the context.
             self._positions = self._positions.clamp(max=self._model.context - 1)
-        self._length += 1
 
 
 def _check_finite(finite: Sequence[int], active: Sequence[bool], name: str) -> None:

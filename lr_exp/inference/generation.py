@@ -1,4 +1,4 @@
-"""Decodes many prompts into shards: batched by length, a shard per batch, resumable, on all ranks.
+"""Decodes many prompts into shards: batched by length, resumable, on all ranks.
 
 The `*_decoding` functions return the ways to decode a batch; `decode_into_shards` runs one of them.
 """
@@ -43,22 +43,22 @@ class BatchDecoder:
 
     prompts: Sequence[Sequence[int]]  # token ids; their lengths determine the batches
     models: tuple[Any, ...]
-    # Takes the batch's shard number, the indices of its prompts, and the offset of this part in the
-    # shard (if the batch was split to fit in memory); returns the answers in this order.
+    # Takes the shard's number, the indices of its prompts, and how many of them are decoded at a
+    # time; returns the answers in this order.
     decode: Callable[[int, Sequence[int], int], list[Decoded]]
 
 
 def batches_by_length(
-    prompts: Sequence[Sequence[int]], batch_size: int, without: Collection[int] = ()
+    prompts: Sequence[Sequence[int]], size: int, without: Collection[int] = ()
 ) -> Iterator[tuple[int, list[int]]]:
     """Numbered batches, `without` some, of indices: the longest prompts of a window come first."""
     number = 0
     for start in range(0, len(prompts), WINDOW):
         window = range(start, min(start + WINDOW, len(prompts)))
         ordered = sorted(window, key=lambda index: (-len(prompts[index]), index))
-        for first in range(0, len(ordered), batch_size):
+        for first in range(0, len(ordered), size):
             if number not in without:
-                yield number, ordered[first : first + batch_size]
+                yield number, ordered[first : first + size]
             number += 1
 
 
@@ -99,8 +99,8 @@ def single_decoding(
 ) -> BatchDecoder:
     """Decoding by one model: greedy at temperature 0, else sampled (see `strategies.sampled`).
 
-    Sampled answers are reproducible: each batch has a generator seeded with `seed` and the batch's
-    number. Another batch size, or a batch split to fit in memory, gives other answers.
+    Sampled answers are reproducible: each shard has a generator seeded with `seed` and the shard's
+    number. Another batch size, or a batch that does not fit in memory, gives other answers.
 
     Args:
         generate: an engine to decode in the model's place; it seeds each request, so its answers do
@@ -117,19 +117,19 @@ def single_decoding(
             request_seed = int(digest([seed, index])[:7], 16) if temperature else 0
             return Request(prompts[index], limit, request_seed, temperature, top_p)
 
-        def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
+        def decode_batch(number: int, batch: Sequence[int], rows: int) -> list[Decoded]:
             return [ends.truncated(one) for one in generate([request(i) for i in batch])]
 
         return BatchDecoder(prompts, (), decode_batch)
 
-    def strategy(number: int, start: int) -> Strategy:
+    def strategy(number: int) -> Strategy:
         if not temperature:
             return greedy
         # Hashed because a CPU generator uses only the low 32 bits of its seed, and pairs of seed
         # and number must not collide there.
-        key = [seed, number, start] if start else [seed, number]
         generator = torch.Generator(next(language_model.model.parameters()).device)
-        return sampled(temperature, top_p, generator.manual_seed(int(digest(key)[:16], 16)))
+        generator.manual_seed(int(digest([seed, number])[:16], 16))
+        return sampled(temperature, top_p, generator)
 
     return _decoding([PromptedModel(language_model, prompts)], strategy, max_new_tokens, stop)
 
@@ -152,22 +152,22 @@ def contrastive_decoding(
     amateur = PromptedModel(pair.amateur, amateur_prompts, pair.shared)
     readers = [PromptedModel(pair.expert, prompts), amateur]
     strategy = contrastive(pair.shared, alpha)
-    return _decoding(readers, lambda *_: strategy, max_new_tokens, stop)
+    return _decoding(readers, lambda _: strategy, max_new_tokens, stop)
 
 
 def _decoding(
     readers: Sequence[PromptedModel],
-    strategy: Callable[[int, int], Strategy],
+    strategy: Callable[[int], Strategy],
     max_new_tokens: int,
     stop: Sequence[str],
 ) -> BatchDecoder:
-    """Decoding by models of this process; `strategy` takes a shard's number and an offset in it."""
+    """Decoding by models of this process; `strategy` takes a shard's number."""
     ends = StopStrings(readers[0].language_model.tokenizer, stop)
 
-    def decode_batch(number: int, batch: Sequence[int], start: int) -> list[Decoded]:
+    def decode_batch(number: int, batch: Sequence[int], rows: int) -> list[Decoded]:
         own = [replace(one, prompts=[one.prompts[i] for i in batch]) for one in readers]
-        chosen = strategy(number, start)
-        answers = decode(own, chosen, max_new_tokens=max_new_tokens, is_end=ends.end)
+        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "max_rows": rows}
+        answers = decode(own, strategy(number), is_end=ends.end, **limits)
         return [ends.truncated(one) for one in answers]
 
     models = tuple(one.language_model.model for one in readers)
@@ -182,16 +182,19 @@ def decode_into_shards(
     *,
     name: str,
     batch_size: int,
+    batches: int = 1,
     unit: str = "question",
 ) -> dict[str, Any]:
-    """Decodes every prompt and writes one shard per batch; existing shards are kept.
+    """Decodes every prompt and writes shards of as many as in `batches`; keeps existing shards.
 
-    Batches are distributed over the ranks, and rank 0 writes the shards, whose contents do not
-    depend on the number of ranks. A batch that does not fit in memory, and those after it, are
-    decoded in parts but still written as one shard.
+    Shards are distributed over the ranks, and rank 0 writes them; their contents do not depend on
+    the number of ranks. If a batch does not fit in memory, fewer prompts are decoded at a time.
 
     Args:
-        decoder: must be deterministic for a given batch.
+        decoder: must be deterministic for a given shard.
+        batch_size: prompts decoded at a time.
+        batches: of a shard. With several, the next prompts replace finished ones, so that a batch
+            does not wait for its longest answer; but fewer ranks can share the work.
         columns, row: columns in addition to `index`, `tokens` (number generated, including the stop
             token) and `finished` (ended by a stop token), and a function that returns their values
             for a prompt's index and answer.
@@ -207,7 +210,7 @@ def decode_into_shards(
 
     def decode_job(job: tuple[int, list[int]]) -> tuple[bytes, int]:
         number, batch = job
-        decoded = adaptive.run(batch, partial(decoder.decode, number))
+        decoded = adaptive.run_with_limit(len(batch), partial(decoder.decode, number, batch))
         rows = []
         for index, answer in zip(batch, decoded, strict=True):
             counts = {"tokens": len(answer.token_ids), "finished": answer.finished}
@@ -226,7 +229,7 @@ def decode_into_shards(
             write_encoded(folder, number, content)
             progress.add(len(batch), also=tokens)
 
-        jobs = batches_by_length(decoder.prompts, batch_size, found)
+        jobs = batches_by_length(decoder.prompts, batch_size * batches, found)
         distributed.distribute_jobs(jobs, decode_job, save)
     return distributed.run_on_rank0(lambda: _totals(folder))
 

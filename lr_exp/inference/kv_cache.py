@@ -1,4 +1,4 @@
-"""A key-value cache with preallocated buffers that are written in place.
+"""A key-value cache with buffers that are written in place, and whose rows can be replaced.
 
 transformers' `DynamicCache` concatenates at every token, which copies the whole cache: with 250
 rows of a tiny model that takes most of the decoding time.
@@ -10,14 +10,15 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+_GROWTH = 128  # tokens by which a full buffer grows
 
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of a full-attention layer in buffers of `capacity` tokens."""
 
-    def __init__(self, capacity: int) -> None:
+class BufferedLayer(DynamicLayer):
+    """Keys and values of a full-attention layer, at the start of buffers that may be longer."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self._capacity = capacity
-        self._buffers: tuple[Tensor, Tensor] | None = None
+        self._buffers: list[Tensor] = []  # keys and values `(rows, heads, capacity, width)`
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -27,33 +28,52 @@ class PreallocatedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._buffers is None:
-            capacity = max(self._capacity, end)
-            self._buffers = _empty(key_states, capacity), _empty(value_states, capacity)
+        if not self._buffers or self._buffers[0].shape[-2] < end:
+            old = self._buffers
+            self._buffers = [
+                one.new_empty(*one.shape[:2], end + _GROWTH, one.shape[-1])
+                for one in (key_states, value_states)
+            ]
+            for buffer, before in zip(self._buffers, old, strict=False):
+                buffer[:, :, :start] = before[:, :, :start]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = new
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
+        return self._set_length(end)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        if self._buffers is None:
-            return
-        end = self.get_seq_length()
-        keys, values = (buffer[beam_idx] for buffer in self._buffers)
-        self._buffers = keys, values
-        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        """Keeps the rows of these indices, int64 `(kept,)`."""
+        length = self.get_seq_length()
+        self._buffers = [buffer[beam_idx] for buffer in self._buffers]
+        self._set_length(length)
+
+    def drop(self, columns: int) -> None:
+        """Removes the first tokens of every row."""
+        length = self.get_seq_length() - columns
+        self._buffers = [buffer[:, :, columns:] for buffer in self._buffers]
+        self._set_length(length)
+
+    def join(self, other: "BufferedLayer") -> None:
+        """Adds the rows of another layer; shorter rows get zeros before their first token."""
+        own, new = self.get_seq_length(), other.get_seq_length()
+        length, rows = max(own, new), len(self._buffers[0])
+        for index, added in enumerate((other.keys, other.values)):
+            old = self._buffers[index]
+            shape = rows + len(added), old.shape[1], length + _GROWTH, old.shape[3]
+            # Zeros, because masked values are multiplied by 0, which leaves NaN and infinity.
+            self._buffers[index] = old.new_zeros(shape)
+            self._buffers[index][:rows, :, length - own : length] = old[:, :, :own]
+            self._buffers[index][rows:, :, length - new : length] = added
+        self._set_length(length)
+
+    def _set_length(self, length: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+        return self.keys, self.values
 
 
-def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
-    """A cache of `capacity` tokens per row; only full-attention layers are preallocated."""
+def buffered_cache(config: Any) -> tuple[DynamicCache, bool]:
+    """A cache for a model, and whether all of its layers are buffered: those of full attention."""
     cache = DynamicCache(config=config)
     cache.layers = [
-        PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer
-        for layer in cache.layers
+        BufferedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
-    return cache
-
-
-def _empty(states: Tensor, capacity: int) -> Tensor:
-    rows, heads, _, width = states.shape
-    return states.new_empty(rows, heads, capacity, width)
+    return cache, all(isinstance(layer, BufferedLayer) for layer in cache.layers)

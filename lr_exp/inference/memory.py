@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,14 +73,14 @@ class AdaptiveBatchSize:
     def run(
         self,
         items: Sequence[T],
-        work: Callable[[Sequence[T], int], list[R]],
-        size: Callable[[T], int] = lambda item: 1,
+        work: Callable[[Sequence[T]], list[R]],
+        size: Callable[[T], int],
     ) -> list[R]:
         """Joins the results of `work` on parts of the items that fit in memory.
 
         Args:
             items: to split; a single one cannot be split.
-            work: takes consecutive items and the number of those before them.
+            work: takes consecutive items.
             size: what an item counts towards the batch size.
 
         Raises UserError: a single item does not fit.
@@ -89,23 +90,39 @@ class AdaptiveBatchSize:
         while place < len(items):
             sizes = [size(item) for item in items[place:]]
             count = len(next(groups_within(sizes, self._size)))
-            try:
-                results += work(items[place : place + count], place)
+            part = items[place : place + count]
+            done = self._attempt(partial(work, part), sum(sizes[:count]), count == 1)
+            if done is not None:
+                results += done
                 place += count
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if count == 1:
-                    raise UserError(
-                        f"{self._what}: even the smallest batch does not fit in memory; "
-                        f"{self._advice}."
-                    ) from error
-            free_memory()
-            tried = sum(sizes[:count])
-            self._size = max(1, tried // 2)
-            if not self._warned:
-                message = "%s: a batch of %d does not fit in memory; trying smaller ones."
-                log.warning(message, self._what, tried)
-                self._warned = True
         return results
+
+    def run_with_limit(self, count: int, work: Callable[[int], list[R]]) -> list[R]:
+        """The results of `work`, which takes the batch size: `count` at most.
+
+        Raises UserError: 1 does not fit.
+        """
+        results: list[R] | None = None
+        while results is None:
+            limit = min(count, self._size)
+            results = self._attempt(partial(work, limit), limit, limit == 1)
+        return results
+
+    def _attempt(self, work: Callable[[], R], size: int, is_smallest: bool) -> R | None:
+        """Runs `work`; None if it needs more memory than there is, and the size is halved."""
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if is_smallest:
+                raise UserError(
+                    f"{self._what}: even the smallest batch does not fit in memory; {self._advice}."
+                ) from error
+        free_memory()
+        self._size = max(1, size // 2)
+        if not self._warned:
+            message = "%s: a batch of %d does not fit in memory; trying smaller ones."
+            log.warning(message, self._what, size)
+            self._warned = True
+        return None

@@ -220,6 +220,14 @@ def model_on_meta(source: ModelSource) -> Any:
         )
 
 
+def parameter_count(source: ModelSource) -> int:
+    """The number of weights by the model's config; 0 if it is broken, which `load` reports."""
+    try:
+        return sum(one.numel() for one in model_on_meta(source).parameters())
+    except Exception:  # libraries raise various ones
+        return 0
+
+
 def _clear_quantization(model: Any) -> None:
     """Clears GGUF's marks: the weights are floats now, and marked models refuse to be saved."""
     if hasattr(model.config, "quantization_config"):

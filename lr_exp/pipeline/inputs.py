@@ -44,7 +44,8 @@ RENDERING_PACKAGES = ("transformers", "tokenizers")  # from a question to token 
 GRADING_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 # Questions per batch in sampling and in evaluation, and tokens per pass: the defaults by device.
-_SIZES = {"cpu": (16, 32, 1024), "gpu": (256, 256, 4096)}
+_CPU_SIZES, _GPU_SIZES = (16, 32, 1024), (256, 256, 4096)
+_GPU_SIZES_OF_LARGE_MODELS, _LARGE = (64, 64, 4096), 10e9  # weights
 _CHECKED_QUESTIONS = 100  # of each data set, for words without tokens
 
 
@@ -71,7 +72,7 @@ class Inputs:
         """
         self.device = devices.resolve_device(settings.device)
         self.dtype = devices.resolve_dtype(settings.dtype, self.device)
-        self.settings, self._store = _with_sizes(settings, self.device), store
+        self.settings, self._store = self._with_sizes(settings), store
         self._adapted: dict[str, str] = {}  # facts of the expert with `expert.adapter`
         self._tokenizers: dict[str, Any] = {}  # by role, of the models found so far
         self.benchmarks = [load_benchmark(name, conf_dirs) for name in settings.benchmarks]
@@ -79,6 +80,30 @@ class Inputs:
         names = settings.evaluator.prompts
         self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
         self._conf_dirs = conf_dirs
+
+    def _with_sizes(self, settings: Settings) -> Settings:
+        """The settings with the default sizes of this kind of device and size of expert.
+
+        They determine sampled answers and rounding, so they do not depend on the free memory of the
+        moment; a batch that does not fit is halved, with a warning.
+        """
+        sampler, distiller, evaluator = settings.sampler, settings.distiller, settings.evaluator
+        sizes = _CPU_SIZES
+        if self.device != "cpu":
+            source = locating.locate(settings.expert, "expert")
+            is_large = loading.parameter_count(source) >= _LARGE
+            sizes = _GPU_SIZES_OF_LARGE_MODELS if is_large else _GPU_SIZES
+        sampled, answered, tokens = sizes
+        return replace(
+            settings,
+            sampler=replace(
+                sampler,
+                batch_size=sampler.batch_size or sampled,
+                tokens_per_pass=sampler.tokens_per_pass or tokens,
+            ),
+            distiller=replace(distiller, tokens_per_pass=distiller.tokens_per_pass or tokens),
+            evaluator=replace(evaluator, batch_size=evaluator.batch_size or answered),
+        )
 
     @cached_property
     def method(self) -> Method:
@@ -390,26 +415,6 @@ class Inputs:
             **({"attention": chosen} if chosen else {}),
             **versions_of(MODEL_PACKAGES),
         }
-
-
-def _with_sizes(settings: Settings, device: str) -> Settings:
-    """The settings with the default sizes of this kind of device.
-
-    They determine sampled answers and rounding, so they do not depend on the free memory of the
-    moment; a batch that does not fit is halved, with a warning.
-    """
-    sampled, answered, tokens = _SIZES["cpu" if device == "cpu" else "gpu"]
-    sampler, distiller, evaluator = settings.sampler, settings.distiller, settings.evaluator
-    return replace(
-        settings,
-        sampler=replace(
-            sampler,
-            batch_size=sampler.batch_size or sampled,
-            tokens_per_pass=sampler.tokens_per_pass or tokens,
-        ),
-        distiller=replace(distiller, tokens_per_pass=distiller.tokens_per_pass or tokens),
-        evaluator=replace(evaluator, batch_size=evaluator.batch_size or answered),
-    )
 
 
 def _check_export(export: str) -> None:

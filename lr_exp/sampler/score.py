@@ -141,7 +141,7 @@ def score(
         ]
         tables = batch.run(
             answers,
-            lambda group, _: _score_group(group, pair, support_floor),
+            lambda group: _score_group(group, pair, support_floor),
             size=lambda answer: answer.size,
         )
         table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
