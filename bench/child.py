@@ -49,6 +49,21 @@ def training(
     return _growth(work)
 
 
+def evaluation(
+    pair: str, side: str, rows: int, new_tokens: int, data: str | None
+) -> dict[str, float]:
+    """Peak memory of answering `rows` questions at a time (plain: by lm-evaluation-harness)."""
+    loaded = load_pair(pair, rows, data)
+
+    def work(folder: Path) -> None:
+        if side == "ours":
+            stages.evaluate(loaded, folder, new_tokens=new_tokens, batch_size=rows)
+        else:
+            stages.harness_evaluate(loaded, new_tokens=new_tokens, batch_size=rows)
+
+    return _growth(work)
+
+
 def scaling(
     pair: str, count: int, new_tokens: int, batch_size: int, data: str | None
 ) -> dict[str, float]:
@@ -66,6 +81,7 @@ def scaling(
 _TASKS: dict[str, Callable[..., dict[str, float]]] = {
     "sampling": sampling,
     "training": training,
+    "evaluation": evaluation,
     "scaling": scaling,
 }
 

@@ -54,6 +54,11 @@ def is_installed(name: str) -> bool:
     return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
+def has_harness() -> bool:
+    """Whether lm-evaluation-harness is installed."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
 def load_pair(
     name: str, count: int, data: str | None, dtype: str = "float32", device: str = "cpu"
 ) -> Pair:

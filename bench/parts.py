@@ -17,9 +17,9 @@ import numpy as np
 from bench import cost, stages
 from bench.machine import Peaks
 from bench.measure import alternate, comparison, run_in_child, spread, timed
-from bench.pairs import Pair, load_pair
+from bench.pairs import Pair, has_harness, load_pair
 from lr_exp.sampler.step_table import read_columns
-from lr_exp.store.shards import shard_paths
+from lr_exp.store.shards import read_table, shard_paths
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Sizes:
     questions: int = 32  # per repeat of our side
     plain_questions: int = 1  # per repeat of the plain loop
     batch_size: int = 32  # questions per batch, in sampling and evaluation
+    harness_batch_size: int = 8  # against lm-evaluation-harness: several batches of the questions
+    harness_tokens: int = 256
     new_tokens: int = 128
     kept: int = 20  # kept steps per trajectory
     optimizer_steps: int = 4  # per repeat of our side
@@ -43,6 +45,8 @@ class Sizes:
 QUICK = Sizes(
     questions=4,
     batch_size=4,
+    harness_batch_size=2,
+    harness_tokens=6,
     new_tokens=6,
     kept=3,
     optimizer_steps=2,
@@ -104,20 +108,27 @@ def sampling(bench: Bench, pair: Pair) -> dict[str, Any]:
     return {**result, "work": _work(floors, medians, count)}
 
 
-def training(bench: Bench, pair: Pair, train_batch_size: int) -> dict[str, Any]:
+def training(
+    bench: Bench, pair: Pair, train_batch_size: int, order: str = "trajectories"
+) -> dict[str, Any]:
     """Seconds per kept step, against right-padded rows with full logits and dense labels.
 
     Args:
         bench: options.
         pair: whose expert is trained.
         train_batch_size: kept steps per optimizer step.
+        order: of the kept steps, see `distiller.order`.
     """
     sizes = bench.sizes
     supervision = stages.synthetic(pair, new_tokens=sizes.new_tokens, kept=sizes.kept)
 
     def ours(_: int) -> float:
         return stages.train(
-            pair, supervision, steps=sizes.optimizer_steps, batch_size=train_batch_size
+            pair,
+            supervision,
+            steps=sizes.optimizer_steps,
+            batch_size=train_batch_size,
+            order=order,
         )
 
     def plain(repeat: int) -> float:
@@ -130,18 +141,30 @@ def training(bench: Bench, pair: Pair, train_batch_size: int) -> dict[str, Any]:
         )
 
     result = comparison(*alternate(ours, plain, sizes.repeats), unit="s/kept step")
-    # At best each trajectory is read once for all of its kept steps.
-    lengths = [len(t.input_ids) for t in supervision.trajectories]
+    # At best each trajectory is read once for all of its kept steps. In the published order, few of
+    # them are in one optimizer step, so each prefix is counted.
+    lengths = [
+        length
+        for t in supervision.trajectories
+        for length in (
+            [t.read_at(k) + 1 for k in range(len(t.steps))]
+            if order == "steps"
+            else [len(t.input_ids)]
+        )
+    ]
     floor = cost.training(
         cost.shape_of(pair.expert), lengths, supervision.kept, supervision.kept / train_batch_size
     )
     seconds = {"training": result["ours"]["median"] * supervision.kept}
     work = _work({"training": floor}, seconds, supervision.kept)
-    return {**result, "train_batch_size": train_batch_size, "work": work}
+    return {**result, "train_batch_size": train_batch_size, "order": order, "work": work}
 
 
 def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
-    """Peak memory above the loaded models, in child processes, at equal rows per pass."""
+    """Peak memory above the loaded models, in child processes, at equal rows per pass.
+
+    Evaluation is compared with lm-evaluation-harness, where it is installed.
+    """
     sizes, results = bench.sizes, {}
     tasks: dict[str, dict[str, Any]] = {
         "sampling": {"rows": sizes.batch_size, "new_tokens": sizes.new_tokens},
@@ -151,6 +174,8 @@ def memory(bench: Bench, pair_name: str) -> dict[str, Any]:
             "kept": sizes.kept,
         },
     }
+    if has_harness():
+        tasks["evaluation"] = {"rows": sizes.batch_size, "new_tokens": sizes.new_tokens}
     for task, options in tasks.items():
 
         def side(
@@ -185,6 +210,35 @@ def evaluation(bench: Bench, pair: Pair) -> dict[str, Any]:
         return seconds / len(typical)
 
     return comparison(*alternate(ours, plain, sizes.repeats), unit="s/question")
+
+
+def harness(bench: Bench, pair: Pair) -> dict[str, Any]:
+    """Seconds per question of the expert's evaluation, against lm-evaluation-harness.
+
+    Its Hugging Face backend answers the same questions in batches of the same size.
+    """
+    sizes = bench.sizes
+    limits = {"new_tokens": sizes.harness_tokens, "batch_size": sizes.harness_batch_size}
+    answers: dict[str, list[str]] = {}
+
+    def ours(_: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = timed(lambda: stages.evaluate(pair, Path(folder), **limits))
+            rows = read_table(shard_paths(Path(folder)), ["index", "output"]).sort_by("index")
+            answers["ours"] = rows["output"].to_pylist()
+        return seconds / len(pair.questions)
+
+    def other(_: int) -> float:
+        def work() -> None:
+            answers["harness"] = stages.harness_evaluate(pair, **limits)
+
+        return timed(work) / len(pair.questions)
+
+    result = comparison(*alternate(ours, other, sizes.repeats), unit="s/question")
+    # The library removes spaces at the end of an answer.
+    pairs = zip(*answers.values(), strict=True)
+    equal = sum(one.strip() == another.strip() for one, another in pairs)
+    return {**result, **limits, "equal": equal, "questions": len(pair.questions)}
 
 
 def scaling(bench: Bench, pair_name: str) -> list[dict[str, float]]:
@@ -301,26 +355,36 @@ def _work(
 
 
 PARTS: Sequence[str] = (
-    *("sampling", "training", "evaluation", "precision", "memory", "scaling", "startup"),
+    *("sampling", "training", "evaluation", "harness"),
+    *("precision", "memory", "scaling", "startup"),
 )
 # Comparisons on a pair, in the order in which they run and appear.
-COMPARED: Sequence[str] = ("sampling", "training", "training_whole", "evaluation")
+COMPARED: Sequence[str] = (
+    *("sampling", "training", "training_whole", "training_order", "evaluation", "harness"),
+)
 
 
-def _pair_measurements(bench: Bench) -> dict[str, Callable[[Pair], dict[str, Any]]]:
+def _pair_measurements(bench: Bench, name: str) -> dict[str, Callable[[Pair], dict[str, Any]]]:
     """Measurements of a loaded pair.
 
     In `training_whole` an optimizer step has as many kept steps as a trajectory, so that each
-    trajectory is read once.
+    trajectory is read once; `training_order` is the published order.
     """
     sizes = bench.sizes
-    return {
+    measurements: dict[str, Callable[[Pair], dict[str, Any]]] = {
         "sampling": partial(sampling, bench),
         "training": partial(training, bench, train_batch_size=sizes.train_batch_size),
         "training_whole": partial(training, bench, train_batch_size=sizes.kept),
+        "training_order": partial(
+            training, bench, train_batch_size=sizes.train_batch_size, order="steps"
+        ),
         "evaluation": partial(evaluation, bench),
+        "harness": partial(harness, bench),
         "precision": partial(precision, bench),
     }
+    if name == "micro" or not has_harness():
+        del measurements["harness"]  # the library decodes words to a text with other tokens
+    return measurements
 
 
 def run(bench: Bench, pair_names: Sequence[str], only: Sequence[str]) -> dict[str, Any]:
@@ -329,7 +393,7 @@ def run(bench: Bench, pair_names: Sequence[str], only: Sequence[str]) -> dict[st
     for name in pair_names:
         selected = {
             part: measure
-            for part, measure in _pair_measurements(bench).items()
+            for part, measure in _pair_measurements(bench, name).items()
             if part.partition("_")[0] in only
         }
         if selected:

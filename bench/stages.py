@@ -161,6 +161,7 @@ def train(
     *,
     steps: int,
     batch_size: int,
+    order: str = "trajectories",
     device: str = "cpu",
     tokens_per_pass: int = 1024,
 ) -> float:
@@ -169,7 +170,7 @@ def train(
     settings = DistillerSettings(
         steps=steps + 1,
         batch_size=batch_size,
-        order="trajectories",
+        order=order,
         log_every=1,
         checkpoint_seconds=math.inf,
         tokens_per_pass=tokens_per_pass,
@@ -261,6 +262,22 @@ def evaluate(pair: Pair, folder: Path, *, new_tokens: int, batch_size: int) -> N
     )
 
 
+def harness_evaluate(pair: Pair, *, new_tokens: int, batch_size: int) -> list[str]:
+    """Answers all questions with the Hugging Face backend of lm-evaluation-harness."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer: Any = pair.expert.tokenizer
+    backend: Any = HFLM  # its decorators hide the parameters
+    harness = backend(pretrained=pair.expert.model, tokenizer=tokenizer, batch_size=batch_size)
+    options = {"until": [], "max_gen_toks": new_tokens, "do_sample": False}
+    requests = [
+        Instance("generate_until", {}, (tokenizer.decode(prompt), options), index)
+        for index, prompt in enumerate(pair.prompts())
+    ]
+    return harness.generate_until(requests, disable_tqdm=True)
+
+
 def plain_evaluate(pair: Pair, indices: Sequence[int], *, new_tokens: int) -> None:
     """Answers the questions at these indices one at a time with `generate`."""
     prompts = pair.prompts()
@@ -277,7 +294,8 @@ def plain_evaluate(pair: Pair, indices: Sequence[int], *, new_tokens: int) -> No
 def silence() -> None:
     """Turns off progress bars and library warnings."""
     progress.choose(progress.NONE)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "lm_eval"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 

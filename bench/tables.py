@@ -12,7 +12,10 @@ _TITLES = {
     "sampling": "sampling, time per question",
     "training": "training, time per kept step, {train_batch_size} per optimizer step",
     "training_whole": "training, time per kept step, {train_batch_size} per optimizer step",
+    "training_order": "training, the same, in the published order (`distiller.order=steps`)",
     "evaluation": "evaluation, time per question",
+    "harness": "evaluation, the same against lm-evaluation-harness, up to {new_tokens} tokens in "
+    "batches of {batch_size} ({equal} of {questions} answers are identical)",
 }
 
 
@@ -45,11 +48,11 @@ def _compared(results: dict[str, Any]) -> str:
         for pair, figures in results["parts"].get(part, {}).items():
             rows.append((title.format(**figures), pair, figures))
     for pair, tasks in results["parts"].get("memory", {}).items():
-        rows += [(f"{task}, peak memory", pair, figures) for task, figures in tasks.items()]
+        rows += [(_memory_title(task), pair, figures) for task, figures in tasks.items()]
     if not rows:
         return ""
     lines = [
-        "| measurement | pair | plain loop | this project | ratio (lowest to highest) |",
+        "| measurement | pair | loop or library | this project | ratio (lowest to highest) |",
         "|---|---|---|---|---|",
     ]
     for title, pair, figures in rows:
@@ -60,6 +63,11 @@ def _compared(results: dict[str, Any]) -> str:
         spread = f"{_times(ratio['median'])} ({_times(ratio['min'])} to {_times(ratio['max'])})"
         lines.append(f"| {title} | {pair} | {plain} | {ours} | {spread} |")
     return "\n".join(lines)
+
+
+def _memory_title(task: str) -> str:
+    other = " against lm-evaluation-harness" if task == "evaluation" else ""
+    return f"{task}, peak memory{other}"
 
 
 def _scaling(results: dict[str, Any]) -> str:
@@ -105,6 +113,8 @@ def _floors(results: dict[str, Any]) -> str:
             for stage, floor in figures.get("work", {}).items():
                 if "train_batch_size" in figures:
                     stage = f"{stage}, {figures['train_batch_size']} per optimizer step"
+                if part == "training_order":
+                    stage = f"{stage}, published order"
                 lines.append(
                     f"| {stage} | {pair} | {floor['gflop']:.3g} | {floor['gigabytes']:.3g} | "
                     f"{_amount(floor['floor_seconds'], 's')} | {_amount(floor['seconds'], 's')} | "

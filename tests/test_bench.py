@@ -140,7 +140,7 @@ def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path
         for side in ("ours", "plain", "ratio"):
             spread = figures[side]
             assert 0 < spread["min"] <= spread["median"] <= spread["max"]
-    for part in ("sampling", "training", "training_whole"):
+    for part in ("sampling", "training", "training_whole", "training_order"):
         for floor in results["parts"][part]["micro"]["work"].values():
             assert floor["share"] == pytest.approx(floor["floor_seconds"] / floor["seconds"])
     sizes = [
@@ -153,6 +153,10 @@ def test_a_quick_run_measures_every_comparison_and_updates_the_document(tmp_path
     text = replaced_text(document)
     assert "| sampling, time per question | micro |" in text
     assert "| training, time per kept step, 3 per optimizer step | micro |" in text
+    assert "in the published order (`distiller.order=steps`) | micro |" in text
+    work = [results["parts"][p]["micro"]["work"] for p in ("training_order", "training")]
+    again, once = (one["training"]["gflop"] for one in work)
+    assert again > 1.5 * once  # prefixes are read again
     assert "bf16 weights on this CPU (micro" in text
     assert (tmp_path / "bench.md").read_text("utf-8") in text
 
@@ -165,6 +169,18 @@ def test_a_document_without_markers_is_rejected(tmp_path):
     document.write_text("a <!-- bench --> old <!-- bench --> b", "utf-8")
     tables.insert_into_document(document, "new")
     assert document.read_text("utf-8") == "a <!-- bench -->\n\nnew\n<!-- bench --> b"
+
+
+@pytest.mark.integration
+def test_evaluation_is_compared_with_the_harness_on_the_same_answers():
+    pytest.importorskip("lm_eval")
+    bench = parts.Bench(parts.QUICK, None, None)
+    pair = pairs.load_pair("micro", 5, None)
+    figures = parts.harness(bench, pair)
+    assert figures["questions"] == 5
+    assert 0 < figures["equal"] <= 5  # of six tokens each
+    table = tables._compared({"parts": {"harness": {"micro": figures}}})
+    assert f"in batches of 2 ({figures['equal']} of 5 answers are identical) | micro |" in table
 
 
 @pytest.mark.integration

@@ -5,7 +5,7 @@ not pass from the model repository's generation config (temperature, top-p, repe
 """
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -109,11 +109,11 @@ def decode(
             new, waiting = waiting[:free], waiting[free:]
             for place, model in enumerate(models):
                 prompts = [model.prompts[index] for index in new]
-                added = _rows_of(replace(model, prompts=prompts))
                 if rows:
-                    states[place].add(added)
+                    states[place].add(prompts)
                 else:
-                    states.append(added)
+                    kind = _CachedRows if model.language_model.caches else _WholeRows
+                    states.append(kind(model, prompts))
             rows, active = rows + new, active + [True] * len(new)
         if not rows:
             break
@@ -163,19 +163,15 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
     return limits
 
 
-def _rows_of(prompted: PromptedModel) -> "_WholeRows | _CachedRows":
-    return (_CachedRows if prompted.language_model.caches else _WholeRows)(prompted)
-
-
 class _WholeRows:
     """One model's rows in a batch, for a model that cannot read padded rows with a cache."""
 
     can_add = True
 
-    def __init__(self, prompted: PromptedModel) -> None:
+    def __init__(self, prompted: PromptedModel, prompts: Sequence[Sequence[int]]) -> None:
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         self._device = next(self._model.model.parameters()).device
-        self._rows = [list(prompt) for prompt in prompted.prompts]
+        self._rows = [list(prompt) for prompt in prompts]
 
     def next_logits(self) -> Tensor:
         """Reads each row from its start; returns next-token logits `(rows, vocabulary_size)`."""
@@ -190,8 +186,8 @@ class _WholeRows:
     def keep(self, rows: Sequence[int], indices: Tensor) -> None:
         self._rows = [self._rows[row] for row in rows]
 
-    def add(self, other: "_WholeRows") -> None:
-        self._rows += other._rows
+    def add(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._rows += [list(prompt) for prompt in prompts]
 
     def append(self, chosen: Tensor, tokens: Sequence[int]) -> None:
         """Appends a token to each row, unless the model skips it."""
@@ -205,16 +201,17 @@ class _WholeRows:
 class _CachedRows:
     """One model's rows in a batch: their cache and the tokens of the next forward pass."""
 
-    def __init__(self, prompted: PromptedModel) -> None:
+    def __init__(self, prompted: PromptedModel, prompts: Sequence[Sequence[int]]) -> None:
+        self._prompted = prompted
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         device = next(self._model.model.parameters()).device
-        lengths = [len(prompt) for prompt in prompted.prompts]
+        lengths = [len(prompt) for prompt in prompts]
         # Left padding puts every row's next token in the same column. Any pad id will do, because
         # the mask depends on positions, not on ids.
         self._padding = [max(lengths) - length for length in lengths]  # columns, by row
         ids = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
         mask = torch.ones_like(ids)
-        for row, (prompt, padding) in enumerate(zip(prompted.prompts, self._padding, strict=True)):
+        for row, (prompt, padding) in enumerate(zip(prompts, self._padding, strict=True)):
             ids[row, padding:] = torch.tensor(prompt)
             mask[row, :padding] = 0
         self._ids, self._mask = ids.to(device), mask.to(device)
@@ -262,9 +259,9 @@ class _CachedRows:
         if self._logits is not None:
             self._logits = self._logits[indices]
 
-    def add(self, other: "_CachedRows") -> None:
+    def add(self, prompts: Sequence[Sequence[int]]) -> None:
         """Adds rows, which read their prompts in the next call of `next_logits`."""
-        self._added = other
+        self._added = _CachedRows(self._prompted, prompts)
 
     def _join(self, other: "_CachedRows") -> None:
         for layer, added in zip(self._cache.layers, other._cache.layers, strict=True):

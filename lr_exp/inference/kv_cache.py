@@ -56,8 +56,8 @@ class BufferedLayer(DynamicLayer):
         """Adds the rows of another layer; shorter rows get zeros before their first token."""
         own, new = self.get_seq_length(), other.get_seq_length()
         length, rows = max(own, new), len(self._buffers[0])
-        for index, added in enumerate((other.keys, other.values)):
-            old = self._buffers[index]
+        for index, old in enumerate(self._buffers):
+            added = other._buffers[index][:, :, :new]
             shape = rows + len(added), old.shape[1], length + _GROWTH, old.shape[3]
             # Zeros, because masked values are multiplied by 0, which leaves NaN and infinity.
             self._buffers[index] = old.new_zeros(shape)
