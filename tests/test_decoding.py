@@ -135,6 +135,43 @@ def test_prompts_that_replace_finished_rows_have_the_same_answers(max_rows, cont
     assert refilled == alone
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
+def test_compiled_decoding_has_the_same_answers(monkeypatch):
+    """With `compile` every decoding step has one shape: a full cache, and rows that stay."""
+    shapes = []
+
+    def fake_compile(model, **options):
+        assert options == {"mode": "reduce-overhead", "dynamic": False}
+
+        def forward(**inputs):
+            shapes.append((inputs["input_ids"].shape, inputs["attention_mask"].shape))
+            return model(**inputs)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    model = double_model()
+    prompts = [[n % 7 + 1] * (1 + 5 * n % 13) for n in range(9)]
+    stop = decode(model, prompts)[1].token_ids[2]
+    reader = prompted(model, prompts, stop_ids=(stop,))
+    expected = decode_with([reader], greedy, max_new_tokens=12)
+    assert len({len(one.token_ids) for one in expected}) > 1
+    compiled = replace(
+        reader, language_model=replace(reader.language_model, compile="reduce-overhead")
+    )
+    assert decode_with([compiled], greedy, max_new_tokens=12) == expected
+    assert set(shapes) == {((9, 1), (9, 256))}
+    readers = [compiled, replace(compiled, known_ids=frozenset(range(0, 50, 2)))]
+
+    def both(logits):
+        return (logits[0] + 2 * logits[1]).argmax(-1)
+
+    plain = [replace(one, language_model=reader.language_model) for one in readers]
+    expected = decode_with(plain, both, max_new_tokens=12)
+    assert any(token % 2 for one in expected for token in one.token_ids)
+    assert decode_with(readers, both, max_new_tokens=12, max_rows=4) == expected
+
+
 def test_no_more_rows_than_allowed_are_read_at_a_time():
     model, sizes = double_model(), []
     model.register_forward_pre_hook(

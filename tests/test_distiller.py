@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lr_exp.config.settings import DistillerSettings
@@ -249,6 +250,34 @@ def test_a_resumed_training_ends_with_the_same_bytes(whole, tmp_path, last, monk
 
 
 @pytest.mark.integration
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
+def test_compiled_passes_of_few_shapes_train_the_same_adapter(tmp_path, monkeypatch):
+    shapes = set()
+
+    def fake_compile(model, **options):
+        assert options == {"mode": "default", "dynamic": False}
+
+        def forward(**inputs):
+            shapes.add(tuple(one.shape for one in inputs.values() if torch.is_tensor(one)))
+            return model(**inputs)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    settings = replace(SETTINGS, lora_dropout=0.0)
+    train(tmp_path / "plain", settings=settings)
+    assert not shapes
+    train(tmp_path / "compiled", replace(load_micro(), compile="default"), settings)
+    assert shapes == {((1, 256), (1, 256), (16,))}
+    plain, other = (
+        load_file(tmp_path / name / distill.ADAPTER / "adapter_model.safetensors")
+        for name in ("plain", "compiled")
+    )
+    assert plain.keys() == other.keys()
+    for name, weight in plain.items():
+        assert torch.allclose(weight, other[name], atol=1e-5), name
+
+
 def test_every_pass_draws_its_own_dropout_whatever_was_drawn_before(tmp_path, monkeypatch):
     """Then it does not depend on which process computes a pass, nor on where a run was resumed."""
     pass_losses, seeds = trainer.pass_losses, []

@@ -9,7 +9,7 @@ import torch
 
 from bench.pairs import GEOMETRY
 from lr_exp.config.options import conf_dir
-from lr_exp.config.settings import AmateurSettings, ModelSettings, Settings
+from lr_exp.config.settings import AmateurSettings, DistillerSettings, ModelSettings, Settings
 from lr_exp.data.questions import Question
 from lr_exp.distiller import trainer
 from lr_exp.errors import UserError
@@ -236,14 +236,17 @@ def test_all_attentions_give_the_same_logits(tmp_path):
     assert torch.equal(logits[0], logits[2])
 
 
-def test_attention_is_part_of_an_address_only_if_it_is_set():
+def test_attention_and_compile_are_part_of_an_address_only_if_they_are_set():
     def machine(**changes):
         return Inputs(Settings(device="cpu", **changes), [conf_dir()]).machine
 
     assert "attention" not in machine()
     assert machine(attention="eager") == {**machine(), "attention": "eager"}
+    assert machine(compile="default") == {**machine(), "compile": "default"}
     with pytest.raises(UserError, match="attention='flash' is not known"):
         Settings(attention="flash")
+    with pytest.raises(UserError, match="compile=default does not work"):
+        Settings(compile="default", distiller=DistillerSettings(parallel="fsdp"))
 
 
 # Random weights ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from lr_exp.errors import UserError, did_you_mean
 
 STAGES = ("sample", "distill", "evaluate")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # the second has CUDA graphs
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 ENGINES = ("transformers", "server", "vllm")
 ANSWER_KINDS = ("number", "math", "choice")
@@ -458,6 +459,9 @@ class Settings(_Checked):
     dtype: Annotated[str, ("auto", "float32", "bfloat16", "float16")] = _neutral("auto")
     # The implementation; null: transformers chooses.
     attention: Annotated[str | None, ATTENTIONS] = _neutral(None)
+    # The mode of torch.compile for decoding steps and training passes; null: not compiled. Decoding
+    # then waits for the longest answer of a batch. Never run on a GPU.
+    compile: Annotated[str | None, COMPILE_MODES] = _neutral(None)
     # The date, YYYY-MM-DD, that chat templates print as today's.
     prompt_date: str = _neutral(PROMPT_DATE)
     # true: <|im_end|> in a question, solution or system prompt is a control token; false: text.
@@ -492,6 +496,10 @@ class Settings(_Checked):
                 raise UserError(
                     f"{stage}.engine=server needs a server: add server.url=http://HOST:PORT."
                 )
+        if self.compile and self.distiller.parallel == "fsdp":
+            raise UserError(
+                f"compile={self.compile} does not work with distiller.parallel=fsdp: remove one."
+            )
         if not self.store.strip():
             raise UserError("store is empty: set it to the folder for finished stages.")
         if self.alpha < self.sampler.support_floor:

@@ -63,7 +63,7 @@ def distill(
     try:
         if training.is_sharded:
             shard(model, device)
-        trainer = ContrastTrainer(model, training, expert.vocabulary_size)
+        trainer = ContrastTrainer(model, training, expert.vocabulary_size, expert.compile)
         config = cast(LoraConfig, model.peft_config["default"])
         config.base_model_name_or_path = training.base_location
         config.revision = training.base_revision

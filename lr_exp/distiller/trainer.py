@@ -26,6 +26,7 @@ from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller.batches import assign_passes
 from lr_exp.errors import UserError, first_line
 from lr_exp.inference.memory import is_out_of_memory
+from lr_exp.models.compiling import compiled_passes
 from lr_exp.models.packing import Pack, read_logits
 from lr_exp.store import digest, open_atomically
 
@@ -53,7 +54,7 @@ class Training:
 
 
 def pass_losses(
-    model: torch.nn.Module, batch: dict[str, Tensor], vocabulary_size: int, loss: Loss
+    model: Callable[..., Any], batch: dict[str, Tensor], vocabulary_size: int, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """Loss of every kept step of one packed pass, and the student's entropy there.
 
@@ -97,13 +98,24 @@ class ContrastTrainer:
     passes and ranks, and is the same on every rank.
     """
 
-    def __init__(self, model: torch.nn.Module, training: Training, vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        training: Training,
+        vocabulary_size: int,
+        compile_mode: str | None = None,
+    ) -> None:
         """`vocabulary_size` is how many of the model's rows have a token."""
         settings = training.settings
         self.step = 0  # optimizer steps done
         self.history: list[dict[str, float]] = []  # what `log` has returned
         self.training, self._model, self._device = training, model, training.device
         self._vocabulary_size, self._sharded = vocabulary_size, training.is_sharded
+        self._compiles = compile_mode is not None
+        if self._compiles:  # CUDA graphs would overwrite gradients that they have allocated
+            for one in model.parameters():
+                one.grad = torch.zeros_like(one) if one.requires_grad else None
+        self._forward = model if compile_mode is None else compiled_passes(model, compile_mode)
         self._tuned = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self._tuned.values(),
@@ -172,7 +184,7 @@ class ContrastTrainer:
         self._unlogged.append(_StepMetrics(loss, entropies, kept_steps, norm, learning_rate))
         self._optimizer.step()
         self._scheduler.step()
-        self._optimizer.zero_grad()
+        self._optimizer.zero_grad(set_to_none=not self._compiles)
         self.step += 1
 
     def log(self) -> dict[str, float]:
@@ -231,7 +243,7 @@ class ContrastTrainer:
             torch.manual_seed(int(digest(place)[:16], 16))
             try:
                 losses, entropies = pass_losses(
-                    self._model, one.content, self._vocabulary_size, self.training.loss
+                    self._forward, one.content, self._vocabulary_size, self.training.loss
                 )
                 # The sum over passes divided by the number of kept steps in the batch: the division
                 # into passes has no effect.

@@ -11,10 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import StaticCache
 
 from lr_exp.errors import UserError
 from lr_exp.inference.kv_cache import BufferedLayer, buffered_cache
 from lr_exp.inference.strategies import Strategy
+from lr_exp.models.compiling import compiled, rounded_up
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.probing import cache_argument
 from lr_exp.models.vocabulary import count_within, text_of
@@ -100,6 +102,7 @@ def decode(
     outputs: list[list[int]] = [[] for _ in limits]
     finished = [False] * len(limits)
     waiting = list(range(len(limits)))
+    longest = max(limits)
     states: list[_WholeRows | _CachedRows] = []
     rows: list[int] = []  # the continuation to which each row of the batch belongs
     active: list[bool] = []  # whether each row's continuation goes on
@@ -113,7 +116,7 @@ def decode(
                     states[place].add(prompts)
                 else:
                     kind = _CachedRows if model.language_model.caches else _WholeRows
-                    states.append(kind(model, prompts))
+                    states.append(kind(model, prompts, longest))
             rows, active = rows + new, active + [True] * len(new)
         if not rows:
             break
@@ -135,7 +138,7 @@ def decode(
         if not kept:
             states, rows, active = [], [], []
             continue
-        if len(kept) <= len(rows) * (1 - _COMPACT_SHARE):
+        if len(kept) <= len(rows) * (1 - _COMPACT_SHARE) and all(one.can_keep for one in states):
             indices = torch.tensor(kept, device=chosen.device)
             for state in states:
                 state.keep(kept, indices)
@@ -166,9 +169,11 @@ def _new_token_limits(models: Sequence[PromptedModel], max_new_tokens: int) -> l
 class _WholeRows:
     """One model's rows in a batch, for a model that cannot read padded rows with a cache."""
 
-    can_add = True
+    can_keep = can_add = True
 
-    def __init__(self, prompted: PromptedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, prompted: PromptedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> None:
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         self._device = next(self._model.model.parameters()).device
         self._rows = [list(prompt) for prompt in prompts]
@@ -199,10 +204,16 @@ class _WholeRows:
 
 
 class _CachedRows:
-    """One model's rows in a batch: their cache and the tokens of the next forward pass."""
+    """One model's rows in a batch: their cache and the tokens of the next forward pass.
 
-    def __init__(self, prompted: PromptedModel, prompts: Sequence[Sequence[int]]) -> None:
-        self._prompted = prompted
+    With `compile` the shapes are fixed: rows can neither be added nor removed, and the cache and
+    the mask have columns for all tokens to come.
+    """
+
+    def __init__(
+        self, prompted: PromptedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> None:
+        self._prompted, self._max_new_tokens = prompted, max_new_tokens
         self._model, self._known_ids = prompted.language_model, prompted.known_ids
         device = next(self._model.model.parameters()).device
         lengths = [len(prompt) for prompt in prompts]
@@ -218,6 +229,13 @@ class _CachedRows:
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
         self._cache, self.can_add = buffered_cache(self._model.model.config)
+        self._length, self._step = max(lengths), self._model.model  # columns; the next pass
+        self.can_keep = self._model.compile is None
+        if self._model.compile:
+            columns = rounded_up(self._length + max_new_tokens)
+            self._cache = StaticCache(self._model.model.config, max_cache_len=columns)
+            self._mask = functional.pad(self._mask, (0, columns - self._length), value=1)
+            self.can_add = False
         self._cache_argument = str(cache_argument(self._model.model))  # not None: it `caches`
         # A row whose newest token was skipped keeps its previous logits.
         self._logits: Tensor | None = None
@@ -226,7 +244,7 @@ class _CachedRows:
 
     def next_logits(self) -> Tensor:
         """Runs a forward pass; returns next-token logits `(rows, vocabulary_size)`."""
-        logits = self._model.model(
+        logits = self._step(
             input_ids=self._ids,
             attention_mask=self._mask,
             position_ids=self._positions,
@@ -241,7 +259,8 @@ class _CachedRows:
             self._join(self._added)
             self._added = None
         if self._known_ids is not None:
-            self._logits = logits
+            # CUDA graphs overwrite the results of earlier passes.
+            self._logits = logits if self._model.compile is None else logits.clone()
         return logits
 
     def keep(self, rows: Sequence[int], indices: Tensor) -> None:
@@ -254,6 +273,7 @@ class _CachedRows:
             for layer in self._cache.layers:
                 cast(BufferedLayer, layer).drop(columns)
             self._mask = self._mask[:, columns:]
+            self._length -= columns
             self._padding = [padding - columns for padding in self._padding]
         self._next_positions = self._next_positions[indices]
         if self._logits is not None:
@@ -261,7 +281,7 @@ class _CachedRows:
 
     def add(self, prompts: Sequence[Sequence[int]]) -> None:
         """Adds rows, which read their prompts in the next call of `next_logits`."""
-        self._added = _CachedRows(self._prompted, prompts)
+        self._added = _CachedRows(self._prompted, prompts, self._max_new_tokens)
 
     def _join(self, other: "_CachedRows") -> None:
         for layer, added in zip(self._cache.layers, other._cache.layers, strict=True):
@@ -273,6 +293,7 @@ class _CachedRows:
             for one, columns in zip((self, other), before, strict=True)
         )
         self._mask = torch.cat([self._mask, mask])
+        self._length = max(lengths)
         self._padding = [
             padding + columns
             for one, columns in zip((self, other), before, strict=True)
@@ -284,20 +305,24 @@ class _CachedRows:
         """Appends a token to each row: int64 `(rows,)`, and the same ids as a list."""
         self._ids, self._positions = chosen[:, None], self._next_positions
         self._next_positions = self._next_positions + 1
-        self._mask = functional.pad(self._mask, (0, 1), value=1)
+        if self._model.compile is None:
+            self._mask = functional.pad(self._mask, (0, 1), value=1)
+        elif self._step is self._model.model:  # prompts of many lengths are not compiled
+            self._step = compiled(self._model.model, self._model.compile)
         self._skipped = None
         known = self._known_ids
         if known is not None and not all(token in known for token in tokens):
             self._skipped = torch.tensor([token not in known for token in tokens]).to(chosen.device)
             # The column stays, so that rows remain aligned, but it is masked and the next token
             # reuses its position. Id 0 replaces the id, which may have no row in this model.
-            self._mask[:, -1].masked_fill_(self._skipped, 0)
+            self._mask[:, self._length].masked_fill_(self._skipped, 0)
             self._ids = self._ids.masked_fill(self._skipped[:, None], 0)
             self._next_positions = self._next_positions - self._skipped[:, None].long()
         if self._model.context is not None:
             # Finished rows stay in the batch until they are removed; their positions must not
             # exceed the context.
             self._positions = self._positions.clamp(max=self._model.context - 1)
+        self._length += 1
 
 
 def _check_finite(finite: Sequence[int], active: Sequence[bool], name: str) -> None:

@@ -33,6 +33,7 @@ class LanguageModel:
     shared_layers: int = 0  # ... and how many
     packs: bool = True  # see `probing.probe`
     caches: bool = True
+    compile: str | None = None  # a mode of torch.compile
 
     def forward_flops(self, tokens: int) -> float:
         """Floating-point operations of reading tokens: 2 per parameter and token.
@@ -173,6 +174,7 @@ def _described(
         stop_ids=stop_token_ids(tokenizer, next((i for i in declared if i is not None), None)),
         vocabulary_size=max(tokens) + 1,
         context=context,
+        compile=source.compile,
     )
 
 

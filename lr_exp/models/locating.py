@@ -37,6 +37,7 @@ class ModelSource:
     drop_layers: tuple[int, ...] = ()
     init: str = "pretrained"
     attention: str | None = None  # None: the library's default
+    compile: str | None = None  # a mode of torch.compile
     prompt_date: str = PROMPT_DATE  # that the chat template prints as today's
     control_tokens: bool = False  # whether control tokens in questions are control tokens
 

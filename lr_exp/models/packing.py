@@ -4,8 +4,9 @@ Each sequence starts again at position 0, by which `transformers` separates pack
 token attends to its own sequence only. `probing` finds the models that do not separate them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def pack(sequences: Sequence[Sequence[int]], reads: Sequence[Sequence[int]]) -> 
     return Pack(torch.tensor([row]), torch.tensor([positions]), torch.tensor(read_at))
 
 
-def read_logits(model: torch.nn.Module, packed: Pack) -> Tensor:
+def read_logits(model: Callable[..., Any], packed: Pack) -> Tensor:
     """Logits `(reads, rows)` at `read_at`; other positions skip the output layer."""
     logits = model(
         input_ids=packed.input_ids,

@@ -141,7 +141,7 @@ class Inputs:
 
     def _as_used(self, source: locating.ModelSource) -> locating.ModelSource:
         """The model with the run's attention and prompts; its fingerprint covers the prompts."""
-        names = ("attention", "prompt_date", "control_tokens")
+        names = ("attention", "compile", "prompt_date", "control_tokens")
         source = replace(source, **{name: getattr(self.settings, name) for name in names})
         tokenizer = self._tokenizers[source.role] = loading.load_tokenizer(source)
         parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
@@ -407,12 +407,12 @@ class Inputs:
     @cached_property
     def machine(self) -> dict[str, str]:
         """What numbers depend on besides settings: device, precision and versions."""
-        chosen = self.settings.attention
+        chosen = {name: getattr(self.settings, name) for name in ("attention", "compile")}
         return {
             "device": self.device.partition(":")[0],
             "dtype": self.dtype,
             # Only where it is set, so that other addresses stay the same.
-            **({"attention": chosen} if chosen else {}),
+            **{name: value for name, value in chosen.items() if value},
             **versions_of(MODEL_PACKAGES),
         }
 
