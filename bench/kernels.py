@@ -16,9 +16,10 @@ from lr_exp.distiller.batches import build_batch, plan_batches
 from lr_exp.distiller.trainer import pass_losses
 from lr_exp.inference.kv_cache import buffered_cache
 from lr_exp.inference.memory import peak_memory_bytes, reset_peak_memory
+from lr_exp.models.compiling import compiled, compiled_passes
 from lr_exp.models.probing import cache_argument
 
-Variant = dict[str, Any] | None  # options of torch.compile; None: eager
+Variant = str | None  # a mode of `compile`; None: eager
 
 _WARM_UP = 5  # passes before the timed ones; compilation is in the first of them
 _LONGEST = 15  # kernels in a profile
@@ -33,7 +34,7 @@ def decoding_seconds(
     run: Any = model
     cache: Any = buffered_cache(model.config)[0]
     if variant is not None:
-        run = torch.compile(model, **variant)
+        run = compiled(model, variant)
         cache = StaticCache(config=model.config, max_cache_len=capacity)
     mask = torch.ones(rows, capacity, dtype=torch.int64, device=model.device)
 
@@ -55,7 +56,6 @@ def decoding_seconds(
 
         def decode_one(index: int) -> None:
             nonlocal token
-            torch.compiler.cudagraph_mark_step_begin()
             token = read(run, token, prompt + index)
 
         return {"seconds": _seconds_per_call(decode_one, steps, str(model.device))}
@@ -69,12 +69,11 @@ def training_batch(pair: Pair, new_tokens: int, kept: int) -> dict[str, torch.Te
     return {name: one.to(pair.expert.model.device) for name, one in batch.items()}
 
 
-def training_pass(pair: Pair, run: Any, batch: dict[str, torch.Tensor]) -> None:
-    """A forward and a backward pass of a model with LoRA."""
-    torch.compiler.cudagraph_mark_step_begin()
-    losses, _ = pass_losses(run, batch, pair.expert.vocabulary_size, stages.LOSS)
+def training_pass(pair: Pair, model: Any, batch: dict[str, torch.Tensor], run: Any = None) -> None:
+    """A forward and a backward pass of a model with LoRA; `run` is its compiled forward pass."""
+    losses, _ = pass_losses(run or model, batch, pair.expert.vocabulary_size, stages.LOSS)
     losses.mean().backward()
-    run.zero_grad()
+    model.zero_grad(set_to_none=run is None)
 
 
 def training_seconds(
@@ -84,8 +83,13 @@ def training_seconds(
     reset_peak_memory()
     device = str(pair.expert.model.device)
     with stages.lora(pair) as model:
-        run = model if variant is None else torch.compile(model, **variant)
-        seconds = _seconds_per_call(lambda _: training_pass(pair, run, batch), passes, device)
+        run = variant and compiled_passes(model, variant)
+        if run:  # as in `ContrastTrainer`
+            for one in model.parameters():
+                one.grad = torch.zeros_like(one) if one.requires_grad else None
+        seconds = _seconds_per_call(
+            lambda _: training_pass(pair, model, batch, run), passes, device
+        )
     return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(device)}
 
 
