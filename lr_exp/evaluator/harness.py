@@ -35,6 +35,7 @@ from lr_exp.inference.cpu_linear import prepacked_linear
 from lr_exp.models.loading import LanguageModel
 from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import has_chat_template
+from lr_exp.progress import Progress
 from lr_exp.store import digest, file_digest
 
 VERSION = 1  # of the graded answers: raise it when this module changes them
@@ -100,11 +101,12 @@ class TaskBenchmark:
         return self._prompts[chat]
 
     def answer(
-        self, model: LanguageModel, form: PromptSettings, folder: Path, batch_size: int
+        self, model: LanguageModel, form: PromptSettings, folder: Path, title: str, batch_size: int
     ) -> list[dict[str, Any]]:
         """Graded answers, as from `grade.grade_all`. The folder keeps those of interrupted calls.
 
-        Batches that do not fit in memory are halved. Raises UserError: a metric is not 0 or 1.
+        Batches that do not fit in memory are halved. Raises UserError: a metric is not 0 or 1, or
+        the task does not fit in the model's context.
         """
         responses = folder / "responses.db"
 
@@ -115,12 +117,23 @@ class TaskBenchmark:
             tokenizer = copy.deepcopy(model.tokenizer)  # it may get a padding token
             wrapped = HFLM(model.model, tokenizer=tokenizer, batch_size=batch_size)
             cached = CachingLM(wrapped, str(responses))
-            with contextlib.closing(cached.dbdict), prepacked_linear(model.model, copy_shared=True):
+            hook: Any = wrapped.cache_hook
+            total, add = sum(len(one.instances) for one in self._tasks.values()), hook.add_partial
+            with (
+                contextlib.closing(cached.dbdict),
+                Progress(title, total, "request", found=len(cached.dbdict)) as progress,
+                prepacked_linear(model.model, copy_shared=True),
+                contextlib.redirect_stderr(io.StringIO()),  # the library's progress bars
+            ):
+                hook.add_partial = lambda *response: (add(*response), progress.add())
                 return self._run(cached, form.chat and has_chat_template(model.tokenizer))[0]
 
         # Also where the chat template ends a turn.
         model.model.generation_config.eos_token_id = list(model.stop_ids)
-        records = find_executable_batch_size(run, starting_batch_size=batch_size)()
+        try:
+            records = find_executable_batch_size(run, starting_batch_size=batch_size)()
+        except AssertionError as error:  # the task generates more than fits in the context
+            raise UserError(f"benchmarks: {self.name}: {first_line(error)}") from error
         responses.unlink()
         return records
 

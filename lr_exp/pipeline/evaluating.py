@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lr_exp import distributed, progress
+from lr_exp import distributed
 from lr_exp.config.settings import BenchmarkSettings
 from lr_exp.data.lazy import repeated
 from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
@@ -276,15 +276,15 @@ def _graded_tasks(context: RunContext, benchmark: BenchmarkSettings, variant: Va
     model = run.amateur if variant.who == "amateur" else run.expert
     inputs = {"model": model.fingerprint, "adapter": tuned.digest if tuned else None}
     size = run.settings.evaluator.batch_size or 1
+    title = f"{name} ({'tuned' if tuned else variant.who})"
     settings = {"benchmark": name, "prompt": prompt.identity, "batch_size": size, **run.machine}
 
     def build(folder: Path) -> dict[str, Any]:
         with context.models.generating("evaluator", variant.adapter, variant.who) as (loaded, _):
 
             def work() -> dict[str, Any]:
-                progress.announce(f"{name} ({'tuned' if tuned else variant.who})")
                 tasks = run.task_benchmarks[name]
-                graded = tasks.answer(loaded, prompt.form, folder, size)
+                graded = tasks.answer(loaded, prompt.form, folder, title, size)
                 write_atomically(folder / _ANSWERS_FILE, json_lines(graded))
                 known, facts = ("accuracy", "correct", "total", "stderr", "ci95"), aggregate(graded)
                 return facts.model_dump(include={*known}) | {"metric": prompt.metric}
