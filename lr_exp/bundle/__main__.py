@@ -63,6 +63,8 @@ def _write(archive: ZipFile, runs: Sequence[Run]) -> None:
         try:
             for one in members.evaluations(run):
                 run.records(*one)
+                if run.results(one[0], one[2])[one[1]].metric:  # cannot be graded again
+                    raise UserError(f"{run.name} cannot be bundled: lm_eval graded {one[1]}.")
             for place in (*members.other_files(run), *members.answer_files(run), *optional):
                 name = members.member_name(run, place)
                 if not members.is_valid_name(name):

@@ -17,6 +17,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # the second has
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 ENGINES = ("transformers", "server", "vllm")
 ANSWER_KINDS = ("number", "math", "choice")
+LM_EVAL = "lm_eval:"  # before the names of tasks of lm-evaluation-harness in `benchmarks`
 COUNT = "[1, 2**31)"  # libraries use 32-bit integers
 
 _HTTP_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
@@ -360,7 +361,8 @@ class EvaluatorSettings(_Checked):
     system_prompt: str = "Please reason step by step, and put your final answer within \\boxed{}."
     # Names in conf/prompt, or Jinja files. Results are of each; the first is the headline.
     prompts: list[str] = field(default_factory=lambda: ["chat"], metadata=_NEUTRAL)
-    num_fewshot: Annotated[int | None, COUNT] = None  # of few-shot prompts; null: their own number
+    # Of few-shot prompts, and of tasks of lm-evaluation-harness; null: their own number.
+    num_fewshot: Annotated[int | None, COUNT] = None
     # Also force answers to the headline prompt: to one that was cut off or has no box, this text is
     # appended, and decoding goes on to the matching brace. It shows how much of a gain is format.
     force_answer: bool = False
@@ -380,6 +382,10 @@ class EvaluatorSettings(_Checked):
     temperature: Annotated[float, "[0, inf)"] = 0.0  # of these samples; pass@1 stays greedy
     # The k of pass@k, besides `samples` itself; empty: the powers of two below it.
     pass_at: list[Annotated[int, COUNT]] = field(default_factory=list)
+    # Of tasks of lm-evaluation-harness: a folder with tasks of your own, and whether tasks may run
+    # code that the model writes.
+    lm_eval_tasks: str | None = _neutral(None)
+    run_code: bool = _neutral(False)
 
     @property
     def pass_at_counts(self) -> list[int]:
@@ -500,6 +506,7 @@ class Settings(_Checked):
             raise UserError(
                 f"compile={self.compile} does not work with distiller.parallel=fsdp: remove one."
             )
+        self._check_tasks()
         if not self.store.strip():
             raise UserError("store is empty: set it to the folder for finished stages.")
         if self.alpha < self.sampler.support_floor:
@@ -507,6 +514,19 @@ class Settings(_Checked):
                 f"alpha={self.alpha} is below sampler.support_floor={self.sampler.support_floor}: "
                 "the step table would lack tokens of the mask. Lower sampler.support_floor."
             )
+
+    def _check_tasks(self) -> None:
+        """Raises UserError: lm-evaluation-harness, which decodes itself, lacks another setting."""
+        tasks = [name for name in self.benchmarks if name.startswith(LM_EVAL)]
+        usual = {"engine": "transformers", "decoder": "greedy", "samples": 1, "force_answer": False}
+        if self.evaluator.gap == "sampled":
+            usual["gap"] = "greedy"
+        for key, value in usual.items() if tasks else ():
+            if (given := getattr(self.evaluator, key)) != value:
+                raise UserError(
+                    f"evaluator.{key}={given} is not possible with benchmarks={tasks}, which "
+                    f"lm-evaluation-harness runs: set evaluator.{key}={value}, or remove them."
+                )
 
     @property
     def engines(self) -> dict[str, str]:

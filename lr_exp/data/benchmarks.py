@@ -5,13 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from lr_exp.config.options import load_option, option_files
-from lr_exp.config.settings import BenchmarkSettings
+from lr_exp.config.settings import LM_EVAL, BenchmarkSettings
 from lr_exp.data.questions import Question, load_questions, select_examples
 from lr_exp.errors import UserError, did_you_mean
 
 
 def load_benchmark(name: str, conf_dirs: Sequence[Path]) -> BenchmarkSettings:
-    """The settings in `benchmark/NAME.yaml` of a folder; raises UserError if they are not valid."""
+    """The settings in `benchmark/NAME.yaml` of a folder; raises UserError if they are not valid.
+
+    Tasks of lm-evaluation-harness have no file; their names are checked with their data.
+    """
+    if name.startswith(LM_EVAL):
+        return BenchmarkSettings(name=name, format="lm_eval")
     files = option_files(conf_dirs, "benchmark")
     if name not in files:
         raise UserError(f"benchmarks: unknown benchmark {name!r}.{did_you_mean(name, files)}")

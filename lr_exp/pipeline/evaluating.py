@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -239,10 +239,67 @@ def _samples(
 def evaluate_benchmark(
     context: RunContext, benchmark: BenchmarkSettings, variant: Variant
 ) -> Evaluation:
-    """Evaluates one model on one benchmark. The grades of several answers have votes."""
-    run, tuned, samples = context.inputs, variant.tuned, variant.sampling.samples
-    questions = run.benchmark_questions[benchmark.name]
-    answers = _answers(context, benchmark, variant)
+    """Evaluates one model on one benchmark."""
+    run, tuned = context.inputs, variant.tuned
+    if benchmark.name in run.task_benchmarks:
+        answers = grades = _graded_tasks(context, benchmark, variant)
+    else:
+        answers = _answers(context, benchmark, variant)
+        grades = _grades(context, benchmark, variant, answers)
+    facts, forced = grades.facts, None
+    is_snapshot = tuned is not None and tuned.step is not None
+    forces = run.settings.evaluator.force_answer and variant.form == run.headline
+    if forces and variant.decoder is None and not is_snapshot:
+        forced = _forced(context, benchmark, variant, answers, grades)
+        facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
+    result = Result.model_validate(facts)
+    if variant.decoder is None:
+        trained = (tuned.step or run.settings.distiller.steps) if tuned else 0
+        part = "" if variant.form == run.headline else f"/{variant.form}"
+        context.log(f"eval/{benchmark.name}{part}", trained, result.numbers)
+    parts = {one.address: one.seconds for one in (answers, grades, forced) if one is not None}
+    return Evaluation(
+        result,
+        seconds=sum(parts.values()),
+        reused=answers.reused,
+        graded=grades,
+        forced=forced,
+    )
+
+
+def _graded_tasks(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
+    """The answers to tasks of lm-evaluation-harness, which grades them."""
+    from lr_exp.evaluator import harness
+
+    run, tuned, name = context.inputs, variant.tuned, benchmark.name
+    prompt = cast(harness.TaskPrompt, run.prompts[variant.form][name])
+    model = run.amateur if variant.who == "amateur" else run.expert
+    inputs = {"model": model.fingerprint, "adapter": tuned.digest if tuned else None}
+    size = run.settings.evaluator.batch_size or 1
+    title = f"{name} ({'tuned' if tuned else variant.who})"
+    settings = {"benchmark": name, "prompt": prompt.identity, "batch_size": size, **run.machine}
+
+    def build(folder: Path) -> dict[str, Any]:
+        with context.models.generating("evaluator", variant.adapter, variant.who) as (loaded, _):
+
+            def work() -> dict[str, Any]:
+                tasks = run.task_benchmarks[name]
+                graded = tasks.answer(loaded, prompt.form, folder, title, size)
+                write_atomically(folder / _ANSWERS_FILE, json_lines(graded))
+                known, facts = ("accuracy", "correct", "total", "stderr", "ci95"), aggregate(graded)
+                return facts.model_dump(include={*known}) | {"metric": prompt.metric}
+
+            return distributed.run_on_rank0(work)
+
+    return context.make(Recipe("lm_eval", harness.VERSION, inputs, settings), build, together=True)
+
+
+def _grades(
+    context: RunContext, benchmark: BenchmarkSettings, variant: Variant, answers: Artifact
+) -> Artifact:
+    """The grades of answers; those of several answers have votes."""
+    samples = variant.sampling.samples
+    questions = context.inputs.benchmark_questions[benchmark.name]
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -262,25 +319,7 @@ def evaluate_benchmark(
         write_atomically(folder / _ANSWERS_FILE, json_lines(graded))
         return aggregate(graded).to_dict()
 
-    grades = context.make(recipe, build)
-    facts, forced = grades.facts, None
-    is_snapshot = tuned is not None and tuned.step is not None
-    forces = run.settings.evaluator.force_answer and variant.form == run.headline
-    if forces and variant.decoder is None and not is_snapshot:
-        forced = _forced(context, benchmark, variant, answers, grades)
-        facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
-    result = Result.model_validate(facts)
-    if variant.decoder is None:
-        trained = (tuned.step or run.settings.distiller.steps) if tuned else 0
-        part = "" if variant.form == run.headline else f"/{variant.form}"
-        context.log(f"eval/{benchmark.name}{part}", trained, result.numbers)
-    return Evaluation(
-        result,
-        seconds=answers.seconds + grades.seconds + (forced.seconds if forced else 0.0),
-        reused=answers.reused,
-        graded=grades,
-        forced=forced,
-    )
+    return context.make(recipe, build)
 
 
 def _forced(

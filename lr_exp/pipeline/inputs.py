@@ -15,7 +15,7 @@ from typing import Any
 
 from lr_exp import __version__
 from lr_exp.config.method import Method
-from lr_exp.config.settings import PromptSettings, Settings
+from lr_exp.config.settings import LM_EVAL, PromptSettings, Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
 from lr_exp.data.noise import with_noise
 from lr_exp.data.questions import (
@@ -174,9 +174,30 @@ class Inputs:
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:
-        """Each benchmark's first questions."""
+        """Each benchmark's first questions; of lm-evaluation-harness, those of each task."""
         count, root = self.settings.evaluator.max_examples, self.settings.hub_root
-        return {one.name: load_questions(one, count, hub_root=root) for one in self.benchmarks}
+        return {
+            one.name: [*tasks.prompt(self._forms[0], self.expert_tokenizer).questions]
+            if (tasks := self.task_benchmarks.get(one.name))
+            else load_questions(one, count, hub_root=root)
+            for one in self.benchmarks
+        }
+
+    @cached_property
+    def task_benchmarks(self) -> dict[str, Any]:
+        """The benchmarks that lm-evaluation-harness runs, which is imported for them alone."""
+        names = [one.name for one in self.benchmarks if one.name.startswith(LM_EVAL)]
+        if not names:
+            return {}
+        try:
+            from lr_exp.evaluator.harness import TaskBenchmark
+        except ImportError as error:
+            raise UserError(
+                f"benchmarks={names} need lm-evaluation-harness ({error}): "
+                "pip install 'lr_exp[lm_eval]'."
+            ) from error
+        root = self.settings.hub_root
+        return {name: TaskBenchmark(name, self.settings.evaluator, root) for name in names}
 
     @cached_property
     def prompt(self) -> Prompt:
@@ -219,7 +240,8 @@ class Inputs:
     def prompts(self) -> dict[str, dict[str, Prompt]]:
         """How the evaluator asks its questions: by the form's and the benchmark's names."""
         evaluator, found = self.settings.evaluator, {}
-        if evaluator.num_fewshot and not any(form.num_fewshot for form in self._forms):
+        has_shots = self.task_benchmarks or any(form.num_fewshot for form in self._forms)
+        if evaluator.num_fewshot and not has_shots:
             raise UserError(
                 f"evaluator.num_fewshot={evaluator.num_fewshot}: no form in evaluator.prompts has "
                 "examples; add few_shot_chat or few_shot_plain."
@@ -232,6 +254,9 @@ class Inputs:
             count = form.num_fewshot and (evaluator.num_fewshot or form.num_fewshot)
             found[form.name] = {}
             for benchmark in self.benchmarks:
+                if tasks := self.task_benchmarks.get(benchmark.name):
+                    found[form.name][benchmark.name] = tasks.prompt(form, self.expert_tokenizer)
+                    continue
                 asked = self.benchmark_questions[benchmark.name]
                 shots = load_shots(benchmark, count, asked, hub_root=self.settings.hub_root)
                 prompt = Prompt(evaluator.system_prompt, form, examples_of(shots))
@@ -258,7 +283,7 @@ class Inputs:
     def check(self) -> None:
         """Reads every input, so that a bad one fails before a model is loaded."""
         sampled: dict[str, Sequence[Question]] = {}
-        evaluated: dict[str, Sequence[Question]] = {}
+        evaluated: dict[str, Sequence[Question]] = {}  # with prompts of ours
         if self.settings.sampler.export is not None:
             _check_export(self.settings.sampler.export)
         _ = self.expert, self.method
@@ -266,6 +291,8 @@ class Inputs:
             _ = self.prompts
             for benchmark in self.benchmarks:
                 asked = self.benchmark_questions[benchmark.name]
+                if benchmark.name in self.task_benchmarks:
+                    continue
                 grade.check_references(asked, benchmark.answer)
                 evaluated[f"benchmark {benchmark.name}"] = asked
         if self.settings.learns_from_questions:

@@ -190,7 +190,10 @@ def _samples(found: Samples) -> str:
 
 def _answers(evaluate: EvaluateSummary) -> str:
     """How answers were read, averaged over benchmarks, `expert → tuned`."""
-    models = [list(own.values()) for own in (evaluate.expert, evaluate.tuned) if own]
+    evaluated = [own.values() for own in (evaluate.expert, evaluate.tuned) if own]
+    models = [[one for one in own if one.metric is None] for own in evaluated]
+    if not all(models):
+        return "graded by lm-evaluation-harness"
 
     def shares(count: Callable[[Result], float | None]) -> str:
         return cell.change(*(mean((count(one) or 0) / one.total for one in own) for own in models))

@@ -19,4 +19,4 @@ def forced_file(who: str, benchmark: str) -> PurePath:
 
 def answers_file(who: str, benchmark: str, prompt: str | None) -> PurePath:
     """The path of graded answers in a run's folder; `prompt` is None for the headline prompt."""
-    return PurePath(ANSWERS, who, prompt or "", f"{benchmark}.jsonl")
+    return PurePath(ANSWERS, who, prompt or "", f"{benchmark.replace(':', '-')}.jsonl")

@@ -35,7 +35,7 @@ LOCAL_TIMEOUT_SECONDS = 3.0  # for writing the record to disk, and for stopping 
 DEFAULT_PROJECT = "lr_exp"
 
 # Stage -> W&B artifact type; others are datasets. Rollouts and scores are not recorded: too large.
-_ARTIFACT_TYPES = {"adapter": "model", "grades": "answers"}
+_ARTIFACT_TYPES = {"adapter": "model", "grades": "answers", "lm_eval": "answers"}
 _SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
 _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 

@@ -20,6 +20,8 @@ _IGNORED = {
     *("server.attempts", "server.concurrency", "server.timeout", "server.url"),
     # In the provenance, where `auto` is resolved; another device gives a note.
     *("device", "dtype"),
+    # The tasks' files are in the provenance.
+    *("evaluator.lm_eval_tasks", "evaluator.run_code"),
     "prompt_date",  # in the models' fingerprints, where a template prints it
 }
 # They change at most rounding, and give a note.

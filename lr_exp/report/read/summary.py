@@ -142,6 +142,7 @@ class Result(_Part):
     accuracy_finished: Share | None = None
     read_by: dict[str, Share] | None = None  # share of answers by extraction rule
     forced_accuracy: Share | None = None  # with answers that had no box or end forced
+    metric: str | None = None  # of lm-evaluation-harness, which graded the answers
     mean_tokens: Seconds | None = None
     median_tokens: Seconds | None = None
 
@@ -154,7 +155,7 @@ class Result(_Part):
     @property
     def numbers(self) -> dict[str, float]:
         """Every known number under a name of its own: `ci95_low`, `read_by_box`, ..."""
-        values = self.to_dict()
+        values = self.model_dump(exclude_unset=True, exclude={"metric"})
         values |= zip(("ci95_low", "ci95_high"), values.pop("ci95", None) or (), strict=False)
         values |= {f"read_by_{k}": v for k, v in (values.pop("read_by", None) or {}).items()}
         return {key: value for key, value in values.items() if value is not None}
