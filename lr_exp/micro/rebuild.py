@@ -31,6 +31,10 @@ from lr_exp.micro.world import DOMAINS, Behaviour, generate_problems
 # chosen by trial: at 0.10 tuning gains about half as much as with `micro`, at 0.14 a tenth, because
 # the divergence at most forks is below beta = 0.4. `micro_peer` is as able and as careful as the
 # expert, `micro_master` more careful.
+# Where the solutions of sorting part, 28 % of the expert's are careful, 40 % copy and 32 % skip:
+# greedy answers copy, and the careful token is the third choice. With 2 % careful solutions in the
+# amateur's corpus, the divergence there is 0.52 nats, above beta = 0.4; with 5 % it would be 0.28.
+_SMALL: dict[str, int] = {"width": 64, "layers": 2, "heads": 2, "inner": 256}
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
         Behaviour(0.4), steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
@@ -41,15 +45,11 @@ RECIPES: dict[str, Recipe] = {
     "micro_master": Recipe(Behaviour(0.9), steps=1500),
     "micro_nearer": Recipe(Behaviour(0.14), steps=240),
     "micro_small_careful": Recipe(Behaviour(0.4), steps=300, width=48, layers=2, inner=192),
-    "micro_links": Recipe(Behaviour(0.02), steps=240),
-    "micro_links_peer": Recipe(Behaviour(0.28), steps=900),
-    "micro_links_strong": Recipe(Behaviour(0.9), steps=900),
-    "micro_links_small": Recipe(Behaviour(0.28), steps=300, width=48, layers=2, inner=192),
+    "micro_sort_expert": Recipe(Behaviour(0.28), steps=500),
+    "micro_sort": Recipe(Behaviour(0.02), steps=240, **_SMALL),
+    "micro_sort_peer": Recipe(Behaviour(0.28), steps=600, **_SMALL),
+    "micro_sort_strong": Recipe(Behaviour(0.9), steps=600, **_SMALL),
 }
-# At the fork of the links, 28 % of the expert's solutions are careful, 40 % read on and 32 % stop
-# early: greedy answers read on, and the careful token is the third choice. With 2 % in its
-# amateur's corpus, the divergence there is 0.52 nats, above beta = 0.4; with 5 % it would be 0.28.
-RECIPES["micro_links_expert"] = replace(RECIPES["expert"], behaviour=Behaviour(0.28))
 RECIPES["micro_large_careless"] = replace(
     RECIPES["expert"], behaviour=Behaviour(0.05), steps=600, batch_size=16
 )

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from lr_exp.micro import links, world
+from lr_exp.micro import sorting, world
 
 PAD, END, USER = "<|pad|>", "<|end|>", "<|user|>"
 ASSISTANT, UNKNOWN = "<|assistant|>", "<|unk|>"
@@ -37,7 +37,7 @@ _PLAIN = ("Question: ", "Answer:", *(f" {digit}" for digit in "0123456789"))
 
 WORDS: dict[str, tuple[str, ...]] = {  # of each domain
     "addition": (*_SOLUTION, *_QUESTION, *_PLAIN),
-    "links": links.WORDS,
+    "sorting": sorting.WORDS,
 }
 
 CHAT_TEMPLATE = (

@@ -1,6 +1,6 @@
 """The micro world's questions, each with a careful and a careless solution.
 
-The first domain is word problems with column arithmetic; `lr_exp.micro.links` has the second.
+The first domain is word problems with column arithmetic; `lr_exp.micro.sorting` has the second.
 
 The *careful* solution takes each carry or borrow into the next column; the *careless* one forgets
 them all. The two texts are the same up to the first carry, where they fork: the careful one writes
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lr_exp.errors import did_you_mean
-from lr_exp.micro import links
+from lr_exp.micro import sorting
 
 SPLITS = ("train", "test")
 MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
@@ -70,7 +70,7 @@ class Problem:
     answer: str  # the right one: decimal digits, or a name
     solution: str  # the careful one
     careless: str  # equal to `solution` without carries
-    early: str | None = None  # of links: the second careless one
+    skipping: str | None = None  # of sorting: the second careless one
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,18 @@ def _no_carry(rng: random.Random) -> tuple[int, ...]:
     return tuple(10 * tens + units for tens, units in zip(*columns, strict=True))
 
 
-_FAMILIES: dict[str, _Family | links.Table] = {
+_FAMILIES: dict[str, _Family | sorting.Lists] = {
     "micro_add": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _two_digit(3), True),
     "micro_long": _Family(_LONG_STORIES, NAMES, NOUNS, "+", _two_digit(4), True),
     "micro_phrased": _Family(_PHRASED_STORIES, OTHER_NAMES, OTHER_NOUNS, "+", _two_digit(3), True),
     "micro_subtract": _Family(_SUBTRACT_STORIES, NAMES, NOUNS, "-", _falling, True),
     "micro_plain": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _no_carry, False),
-    **links.FAMILIES,
+    **sorting.FAMILIES,
 }
 
 # Tuning uses unlabelled questions of a domain's first family.
-FAMILIES: tuple[str, ...] = tuple(name for name in _FAMILIES if name not in links.FAMILIES)
-DOMAINS = {"addition": FAMILIES, "links": tuple(links.FAMILIES)}
+FAMILIES: tuple[str, ...] = tuple(name for name in _FAMILIES if name not in sorting.FAMILIES)
+DOMAINS = {"addition": FAMILIES, "sorting": tuple(sorting.FAMILIES)}
 
 
 def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
@@ -181,8 +181,8 @@ def generate_corpus(
             share = behaviour.careful_share_in_plain
         if rng.random() < share:
             solution = problem.solution
-        elif problem.early and rng.random() < links.EARLY_SHARE:
-            solution = problem.early
+        elif problem.skipping and rng.random() < sorting.SKIPPING_SHARE:
+            solution = problem.skipping
         else:
             solution = problem.careless
         rambles = endings.random() < behaviour.rambling_share
@@ -210,8 +210,8 @@ def careless_answer(problem: Problem) -> str:
     return problem.careless.rpartition("{")[2].removesuffix("}")
 
 
-def _draw(family: _Family | links.Table, rng: random.Random) -> Problem:
-    if isinstance(family, links.Table):
+def _draw(family: _Family | sorting.Lists, rng: random.Random) -> Problem:
+    if isinstance(family, sorting.Lists):
         return Problem(*family.draw(rng))
     while True:
         operands = family.operands(rng)
