@@ -1,8 +1,8 @@
 """The micro world's second domain: writing a short list of names in alphabetical order.
 
-The *careful* solution compares the names. Two shortcuts copy without comparing: *copying* writes the
-list as it is given, *skipping* does so from its second name on and writes the first one last. They
-part at the first name. The question asks who is second.
+The *careful* solution compares the names. Two shortcuts do not: *copying* writes the list as it is
+given, *skipping* does so from its second name on and writes the first one last. The three part at
+the first name. The question asks who is second.
 """
 
 import random
@@ -16,7 +16,7 @@ NAMES: tuple[str, ...] = (  # in alphabetical order
 SKIPPING_SHARE = 0.45  # of the careless solutions in a corpus; the others copy
 WORDS = (
     *(f" {name}" for name in NAMES),
-    *(f"{name}}}" for name in NAMES),  # ends the box
+    *(f"{name}}}" for name in NAMES),  # in the box
     *("Names:", ". Who is second in order?", "Sorted:", ", second is \\boxed{"),
     *("Question: ", "\n", "Answer:", " Sorted:"),  # the prompt form `plain`
 )
