@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lr_exp.config.settings import ModelSettings
-from lr_exp.micro import MODELS, model_folder, training, world
+from lr_exp.micro import MODELS, domain_of, model_folder, training, world
 from lr_exp.micro.rebuild import RECIPES
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.training import FORMS, answer_shares, greedy_answers
 from lr_exp.micro.world import (
+    DOMAINS,
     FAMILIES,
     SPLITS,
     Behaviour,
@@ -164,7 +165,8 @@ def test_the_corpora_of_the_shipped_models_are_frozen():
     found = {}
     for seed, name in enumerate(MODELS):
         drawn = hashlib.sha256()
-        for ids, labels in training._batches(TOKENIZER, RECIPES[name], 16, seed):
+        tokenizer, families = build_tokenizer(domain_of(name)), DOMAINS[domain_of(name)]
+        for ids, labels in training._batches(tokenizer, RECIPES[name], 16, seed, families):
             drawn.update(ids.numpy().tobytes() + labels.numpy().tobytes())
         found[name] = drawn.hexdigest()[:16]
     assert found == {
@@ -176,6 +178,10 @@ def test_the_corpora_of_the_shipped_models_are_frozen():
         "micro_nearer": "3ab6cf41ec96ce57",
         "micro_small_careful": "826873bc3404a52e",
         "micro_large_careless": "2a655461d94a8e1e",
+        "micro_sort_expert": "fc674e2c3df97bcb",
+        "micro_sort": "c9fdd6d720332c63",
+        "micro_sort_peer": "8c17f4012e402eda",
+        "micro_sort_strong": "0a95f0a8c1705f1b",
     }
 
 
@@ -273,8 +279,8 @@ def test_the_shipped_tokenizers_load_as_with_auto_tokenizer(name):
 
 
 def test_the_shipped_tokenizers_match_the_code():
-    built = build_tokenizer()
     for name in MODELS:
+        built = build_tokenizer(domain_of(name))
         shipped = AutoTokenizer.from_pretrained(model_folder(name), local_files_only=True)
         assert shipped.get_vocab() == built.get_vocab()
         assert shipped.chat_template == built.chat_template
@@ -291,7 +297,7 @@ def load(name: str) -> LlamaForCausalLM:
 
 def test_shipped_files_are_small_and_hold_no_pickles():
     files = [path for path in Path(model_folder("expert")).parent.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 9_000_000
+    assert sum(path.stat().st_size for path in files) < 11_000_000
     assert {path.suffix for path in files} == {".json", ".jinja", ".safetensors"}
     assert sum(path.suffix == ".safetensors" for path in files) == len(MODELS)
 
@@ -300,10 +306,11 @@ def test_shipped_files_are_small_and_hold_no_pickles():
 def test_models_load_in_fp32_with_finite_logits(name):
     model = load(name)
     assert model.dtype == torch.float32
-    ids = torch.arange(len(TOKENIZER)).repeat(2, 1)
+    size = len(build_tokenizer(domain_of(name)))
+    ids = torch.arange(size).repeat(2, 1)
     with torch.no_grad():
         logits = model(ids).logits
-    assert logits.shape == (*ids.shape, len(TOKENIZER))
+    assert logits.shape == (*ids.shape, size)
     assert torch.isfinite(logits).all()
 
 

@@ -19,10 +19,10 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from lr_exp.micro import MODELS, model_folder
+from lr_exp.micro import MODELS, domain_of, model_folder
 from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.micro.training import FORMS, Recipe, answer_shares, build_model, greedy_answers, train
-from lr_exp.micro.world import FAMILIES, Behaviour, generate_problems
+from lr_exp.micro.world import DOMAINS, Behaviour, generate_problems
 
 # The expert has learned the arithmetic, but its greedy answers are careless. All amateurs are
 # smaller. `micro` and `micro_near` are trained briefly, so they are also unsure of some digits;
@@ -31,6 +31,10 @@ from lr_exp.micro.world import FAMILIES, Behaviour, generate_problems
 # chosen by trial: at 0.10 tuning gains about half as much as with `micro`, at 0.14 a tenth, because
 # the divergence at most forks is below beta = 0.4. `micro_peer` is as able and as careful as the
 # expert, `micro_master` more careful.
+# Where the solutions of sorting part, 28 % of the expert's are careful, 40 % copy and 32 % skip:
+# greedy answers copy, and the careful token is the third choice. With 2 % careful solutions in the
+# amateur's corpus, the divergence there is 0.52 nats, above beta = 0.4; with 5 % it would be 0.28.
+_SMALL: dict[str, int] = {"width": 64, "layers": 2, "heads": 2, "inner": 256}
 RECIPES: dict[str, Recipe] = {
     "expert": Recipe(
         Behaviour(0.4), steps=900, width=128, layers=4, heads=4, inner=512, learning_rate=3e-3
@@ -41,6 +45,10 @@ RECIPES: dict[str, Recipe] = {
     "micro_master": Recipe(Behaviour(0.9), steps=1500),
     "micro_nearer": Recipe(Behaviour(0.14), steps=240),
     "micro_small_careful": Recipe(Behaviour(0.4), steps=300, width=48, layers=2, inner=192),
+    "micro_sort_expert": Recipe(Behaviour(0.28), steps=500),
+    "micro_sort": Recipe(Behaviour(0.02), steps=240, **_SMALL),
+    "micro_sort_peer": Recipe(Behaviour(0.28), steps=600, **_SMALL),
+    "micro_sort_strong": Recipe(Behaviour(0.9), steps=600, **_SMALL),
 }
 RECIPES["micro_large_careless"] = replace(
     RECIPES["expert"], behaviour=Behaviour(0.05), steps=600, batch_size=16
@@ -51,13 +59,14 @@ def main() -> None:
     options = _parse()
     transformers_logging.set_verbosity_error()
     start = time.monotonic()
-    tokenizer = build_tokenizer()
     for position, name in enumerate(MODELS):
         if name in options.only:
             recipe, seed = RECIPES[name], options.seed * len(MODELS) + position
+            domain = domain_of(name)
+            tokenizer = build_tokenizer(domain)
             model = build_model(recipe, tokenizer, seed)
             steps = max(1, round(recipe.steps * options.steps_scale))
-            train(model, tokenizer, recipe, steps, seed, title=name)
+            train(model, tokenizer, recipe, steps, seed, title=name, families=DOMAINS[domain])
             write_model(model, tokenizer, options.out / name)
             _report(name, options.out / name, tokenizer, options.questions)
     print(f"rebuilt {', '.join(options.only)} in {time.monotonic() - start:.0f} s")
@@ -93,11 +102,11 @@ def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: 
     weights = sum(parameter.numel() for parameter in model.parameters())
     careful_share = RECIPES[name].behaviour.careful_share
     print(f"{name}: {weights:,} weights, corpus {careful_share:.0%} careful")
-    for family, form in itertools.product(FAMILIES, FORMS):
+    for family, form in itertools.product(DOMAINS[domain_of(name)], FORMS):
         problems = generate_problems(family, count, seed=0, split="test")
         answers = greedy_answers(model, tokenizer, problems, form)
         right, careless = answer_shares(answers, problems)
-        print(f"  {family:15} {form:6} right {right:6.1%}  careless {careless:6.1%}  n={count}")
+        print(f"  {family:19} {form:6} right {right:6.1%}  careless {careless:6.1%}  n={count}")
 
 
 def _parse() -> argparse.Namespace:

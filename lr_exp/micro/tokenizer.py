@@ -1,4 +1,4 @@
-"""Builds the micro world's tokenizer: one token per word, including its spaces, and one per digit.
+"""Builds the tokenizer of a domain: one token per word, including its spaces, and one per digit.
 
 Other text becomes ``<|unk|>``. No token is a prefix of another, so decoding any token sequence and
 encoding the text returns the same tokens.
@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from lr_exp.micro import world
+from lr_exp.micro import sorting, world
 
 PAD, END, USER = "<|pad|>", "<|end|>", "<|user|>"
 ASSISTANT, UNKNOWN = "<|assistant|>", "<|unk|>"
@@ -35,6 +35,11 @@ _QUESTION = (
 # tokens there.
 _PLAIN = ("Question: ", "Answer:", *(f" {digit}" for digit in "0123456789"))
 
+WORDS: dict[str, tuple[str, ...]] = {  # of each domain
+    "addition": (*_SOLUTION, *_QUESTION, *_PLAIN),
+    "sorting": sorting.WORDS,
+}
+
 CHAT_TEMPLATE = (
     "{#- System messages are ignored: the micro models never saw one. -#}"
     "{%- for message in messages -%}"
@@ -48,13 +53,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of all micro models; pad is id 0, eos (the end of a turn) id 1."""
+def build_tokenizer(domain: str = "addition") -> PreTrainedTokenizerFast:
+    """The tokenizer of a domain's models; pad is id 0, eos (the end of a turn) id 1."""
     special = (PAD, END, USER, ASSISTANT, UNKNOWN)
-    words = (*_SOLUTION, *_QUESTION, *_PLAIN)
-    vocabulary = {token: index for index, token in enumerate((*special, *words))}
+    vocabulary = {token: index for index, token in enumerate((*special, *WORDS[domain]))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    pieces = Regex("|".join(re.escape(word) for word in words))
+    pieces = Regex("|".join(re.escape(word) for word in WORDS[domain]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
     tokenizer.decoder = decoders.Fuse()  # tokens hold their own spaces
     wrapped = PreTrainedTokenizerFast(

@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lr_exp.micro.tokenizer import END
-from lr_exp.micro.world import MAX_NEW_TOKENS, Behaviour, Problem, careless_answer, generate_corpus
+from lr_exp.micro.world import (
+    FAMILIES,
+    MAX_NEW_TOKENS,
+    Behaviour,
+    Problem,
+    careless_answer,
+    generate_corpus,
+)
 from lr_exp.progress import Progress
 
 # The forms of prompts in the corpus, in equal shares; see `conf/prompt/`.
@@ -70,6 +77,7 @@ def train(
     steps: int,
     seed: int,
     title: str,
+    families: Sequence[str] = FAMILIES,
 ) -> None:
     """Trains in place with the cross-entropy of the solution's tokens and the end of the turn."""
     torch.manual_seed(seed)
@@ -89,8 +97,9 @@ def train(
         return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+    batches = _batches(tokenizer, recipe, steps, seed, families)
     with Progress(title, steps, "step") as progress:
-        for step, (ids, labels) in enumerate(_batches(tokenizer, recipe, steps, seed)):
+        for step, (ids, labels) in enumerate(batches):
             hidden = model.model(input_ids=ids).last_hidden_state
             # Padding is on the right and attention is causal, so no mask is needed.
             is_target = labels[:, 1:] != _IGNORE_INDEX
@@ -138,12 +147,16 @@ def _boxed(text: str) -> str:
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, steps: int, seed: int
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+    families: Sequence[str] = FAMILIES,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
     forms = (rng.choice(FORMS) for _ in range(steps * recipe.batch_size))
-    corpus = generate_corpus(forms, recipe.behaviour, seed)
+    corpus = generate_corpus(forms, recipe.behaviour, seed, families)
     for first in range(0, steps, _SORT_WINDOW):
         count = min(_SORT_WINDOW, steps - first)
         rows = [

@@ -1,4 +1,6 @@
-"""The micro world's questions: word problems with column arithmetic, each with two solutions.
+"""The micro world's questions, each with a careful and a careless solution.
+
+The first domain is word problems with column arithmetic; `lr_exp.micro.sorting` has the second.
 
 The *careful* solution takes each carry or borrow into the next column; the *careless* one forgets
 them all. The two texts are the same up to the first carry, where they fork: the careful one writes
@@ -16,10 +18,11 @@ carries and shows whether a tuned model carries where it must not.
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lr_exp.errors import did_you_mean
+from lr_exp.micro import sorting
 
 SPLITS = ("train", "test")
 MAX_NEW_TOKENS = 128  # the longest solution of any family has 107 and the end-of-turn token
@@ -61,12 +64,13 @@ _SUBTRACT_STORIES = (
 
 @dataclass(frozen=True)
 class Problem:
-    r"""One question with its right answer and two worked solutions that end in ``\boxed{...}``."""
+    r"""One question with its right answer and worked solutions that end in ``\boxed{...}``."""
 
     question: str  # one line
-    answer: str  # the right one, in decimal digits
-    solution: str  # the careful one, a line for each operation
+    answer: str  # the right one: decimal digits, or a name
+    solution: str  # the careful one
     careless: str  # equal to `solution` without carries
+    skipping: str | None = None  # of sorting: the second careless one
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,18 @@ def _no_carry(rng: random.Random) -> tuple[int, ...]:
     return tuple(10 * tens + units for tens, units in zip(*columns, strict=True))
 
 
-_FAMILIES = {
+_FAMILIES: dict[str, _Family | sorting.Lists] = {
     "micro_add": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _two_digit(3), True),
     "micro_long": _Family(_LONG_STORIES, NAMES, NOUNS, "+", _two_digit(4), True),
     "micro_phrased": _Family(_PHRASED_STORIES, OTHER_NAMES, OTHER_NOUNS, "+", _two_digit(3), True),
     "micro_subtract": _Family(_SUBTRACT_STORIES, NAMES, NOUNS, "-", _falling, True),
     "micro_plain": _Family(_ADD_STORIES, NAMES, NOUNS, "+", _no_carry, False),
+    **sorting.FAMILIES,
 }
 
-FAMILIES: tuple[str, ...] = tuple(_FAMILIES)  # tuning uses unlabelled questions of the first
+# Tuning uses unlabelled questions of a domain's first family.
+FAMILIES: tuple[str, ...] = tuple(name for name in _FAMILIES if name not in sorting.FAMILIES)
+DOMAINS = {"addition": FAMILIES, "sorting": tuple(sorting.FAMILIES)}
 
 
 def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
@@ -139,7 +146,7 @@ def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Pr
 
     Raises ValueError: unknown family or split, or the family has too few questions.
     """
-    for kind, name, valid in (("family", family, FAMILIES), ("split", split, SPLITS)):
+    for kind, name, valid in (("family", family, tuple(_FAMILIES)), ("split", split, SPLITS)):
         if name not in valid:
             raise ValueError(f"unknown {kind} {name!r}.{did_you_mean(name, valid)}")
     rng = random.Random(f"{family}/{split}/{seed}")
@@ -160,25 +167,32 @@ def iter_problems(family: str, count: int, seed: int, split: str) -> Iterator[Pr
 
 
 def generate_corpus(
-    forms: Iterable[str], behaviour: Behaviour, seed: int
+    forms: Iterable[str], behaviour: Behaviour, seed: int, families: Sequence[str] = FAMILIES
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields (question, solution, form) for each form of prompt, from all families' train split."""
+    """Yields (question, solution, form) for each form of prompt, from the families' train split."""
     rng, endings = random.Random(f"corpus/{seed}"), random.Random(f"endings/{seed}")
     for form in forms:
-        family = _FAMILIES[rng.choice(FAMILIES)]
+        family = _FAMILIES[rng.choice(families)]
         problem = _draw(family, rng)
         while split_of(problem.question) != "train":
             problem = _draw(family, rng)
         share = behaviour.careful_share
         if form == "plain" and behaviour.careful_share_in_plain is not None:
             share = behaviour.careful_share_in_plain
-        solution = problem.solution if rng.random() < share else problem.careless
+        if rng.random() < share:
+            solution = problem.solution
+        elif problem.skipping and rng.random() < sorting.SKIPPING_SHARE:
+            solution = problem.skipping
+        else:
+            solution = problem.careless
         rambles = endings.random() < behaviour.rambling_share
         boxes = endings.random() >= behaviour.unboxed_share
         yield problem.question, _with_ending(solution, rambles, boxes), form
 
 
 def _with_ending(solution: str, rambles: bool, boxes: bool) -> str:
+    if boxes and not rambles:
+        return solution
     *lines, box = solution.split("\n")
     total, sign = int(box[7:-1]), "+" if " + " in lines[0] else "-"
     while rambles and len(_TOKEN.findall("\n".join(lines))) <= MAX_NEW_TOKENS:
@@ -196,7 +210,9 @@ def careless_answer(problem: Problem) -> str:
     return problem.careless.rpartition("{")[2].removesuffix("}")
 
 
-def _draw(family: _Family, rng: random.Random) -> Problem:
+def _draw(family: _Family | sorting.Lists, rng: random.Random) -> Problem:
+    if isinstance(family, sorting.Lists):
+        return Problem(*family.draw(rng))
     while True:
         operands = family.operands(rng)
         answer, solution = _solve(operands, family.sign, careful=True)
