@@ -6,21 +6,19 @@ the written part of u_{k+1}, empty where both tokenizers split. A *path* v is a 
 tokens after u_1 .. u_k, with p(v) = prod_i pi_A(v_i | u_1 .. u_k v_1 .. v_{i-1}). It counts for one
 expert token f(v), the first of its text after r: a token of this text, else the first of the
 expert's encoding or, behind an earlier token's text, the longest token that the text starts with.
-The amateur's ends of turn count for the end of turn that the expert finds most probable. Other
-special tokens, and text that no expert token starts, are *rest*.
+Ends of turn count for the expert's most probable one, other special tokens for none (*rest*).
 
     Q(e) = sum of p(v) over the paths with f(v) = e, divided by this sum over all paths.
 
-The paths are the leaves of a tree, so Q sums to 1: nothing is lost or counted twice. Paths that
-contradict r are left out, which conditions Q on r. The tree branches along the amateur's encoding
-of r and of r with each token of the support, and behind the latter if a longer expert token begins
-so. The answer's own branch is read in one pass, each other one in a pass of its own.
+The paths are the leaves of a tree, so nothing is lost or counted twice. Paths that contradict r are
+left out, which conditions Q on r. The tree branches along the amateur's encoding of r and of r with
+each token of the support, and behind the latter if a longer expert token begins so. The answer's
+own branch is read in one pass, each other one as a sequence of its own.
 
 Q is an approximation: outside the support, text of a longer expert token may count for a shorter
 one, and of the ways to write r only the tokenizer's own are followed. The divergence is taken over
-{tokens of the support, rest}. Merging tokens cannot increase a divergence, so it is a lower bound
-of KL(pi_E || Q). If the vocabularies have the same tokens in another order, ids are mapped instead,
-and all results are those of a shared vocabulary.
+{tokens of the support, rest}, so it is a lower bound of KL(pi_E || Q). If the vocabularies have the
+same tokens in another order, ids are mapped instead and the divergence is that of all tokens.
 """
 
 import re
@@ -43,11 +41,11 @@ from lr_exp.models.prompts import continuation_ids
 from lr_exp.models.vocabulary import SharedVocabulary
 
 VERSION = 1
-
 _MAX_LOST_SHARE = 0.5  # of the expert's tokens
-_CACHED_TABLES = 1024  # each has an entry per amateur token
+_CACHED_TABLES, _CACHED_PATHS = 1024, 2**16  # a table has an entry for each amateur token
 
 Path = tuple[int, ...]
+Answer = tuple[list[int], list[int], list[int]]  # prompt, `amateur_ids`, the expert's token ids
 
 
 class Position(NamedTuple):
@@ -96,17 +94,12 @@ class _Texts:
                 text = bytes(to_byte[character] for character in name)
             elif "ByteFallback" in decoder and re.fullmatch("<0x[0-9A-F]{2}>", name):
                 text = bytes.fromhex(name[3:5])
-                # Encoding does not yield the byte of a character that has a token.
-                text = b"" if text < b"\x80" and text.decode() in vocabulary else text
+                text = b"" if text.isascii() and text.decode() in vocabulary else text  # unused
             elif "▁" in decoder:  # SentencePiece's space
                 text = name.replace("▁", " ").encode()
             if text and i not in model.stop_ids:
                 self.of[i] = text
-        self.find(self.of)
-
-    def find(self, ids: Iterable[int]) -> None:
-        """Looks these tokens up from now on."""
-        self.by_bytes = {self.of[i]: i for i in ids if i in self.of}
+        self.by_bytes = {text: i for i, text in self.of.items()}
         self.ordered = sorted(self.by_bytes)
 
     def starting_with(self, start: bytes) -> list[bytes]:
@@ -114,29 +107,29 @@ class _Texts:
         high = bisect_right(self.ordered, start, lo=low, key=lambda text: text[:size])
         return self.ordered[low:high]
 
-    def longest(self, text: bytes) -> int | None:
+    def longest(self, text: bytes, default: int = -1) -> int:
         """The id of the longest token with which a text starts."""
         starts = (text[:size] for size in range(len(text), 0, -1))
-        return next((self.by_bytes[start] for start in starts if start in self.by_bytes), None)
+        return next((self.by_bytes[start] for start in starts if start in self.by_bytes), default)
 
     def encode(self, texts: Sequence[bytes]) -> list[Path | None]:
-        """The tokens of texts that continue another one; None for a text that they cannot write.
-
-        From the first incomplete character on, a text is split into the longest tokens.
-        """
-        heads = [text.decode("utf-8", "surrogateescape") for text in texts]
-        heads = [re.split("[\udc80-\udcff]", head, maxsplit=1)[0] for head in heads]
-        asked = ["\n" + head for head in ["", *heads]]
-        before, *rows = self.tokenizer(asked, add_special_tokens=False)["input_ids"]
+        """The tokens of texts that continue another one; None for one that they cannot write."""
+        decoded = (text.decode("utf-8", "surrogateescape") for text in texts)
+        heads = [re.split("[\udc80-\udcff]", head, maxsplit=1)[0] for head in ("", *decoded)]
+        behind = ["\n" + head for head in heads]
+        before, *rows = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
         found = []
-        for text, head, row in zip(texts, heads, rows, strict=True):
+        for text, head, row in zip(texts, heads[1:], rows, strict=True):
             joins = row[: len(before)] != before or self.tokenizer.unk_token_id in before
             ids = continuation_ids(self.tokenizer, head) if joins else row[len(before) :]
-            tail = text[len(head.encode()) :]
-            while tail and (index := self.longest(tail)) is not None:
+            tail = text[len(head.encode()) :]  # from an incomplete character on: longest tokens
+            while (index := self.longest(tail)) >= 0:
                 ids, tail = [*ids, index], tail[len(self.of[index]) :]
             found.append(tuple(ids) if self.text(ids) == text else None)
         return found
+
+    def ends(self, ids: Iterable[int]) -> list[int]:
+        return [*accumulate((len(self.of.get(i, b"")) for i in ids), initial=0)]
 
     def text(self, ids: Iterable[int]) -> bytes:
         return b"".join(self.of.get(i, b"\xff\xff") for i in ids)  # which no text contains
@@ -146,22 +139,19 @@ class CrossTokenizer:
     """Reads the expert's answers in the amateur's tokens and pushes its mass onto the expert's.
 
     `shared` has the expert's ids that are compared: those that the amateur can write, and the ends
-    of turn. An answer is scored up to the first other id.
+    of turn. The models need no weights. Raises UserError: the amateur cannot write most tokens.
     """
 
     def __init__(self, expert: LanguageModel, amateur: LanguageModel) -> None:
-        """Reads both vocabularies; the models need no weights.
-
-        Raises UserError: the amateur cannot write most of the expert's tokens.
-        """
         self._expert, self._amateur = _Texts("expert", expert), _Texts("amateur", amateur)
         self._size, kept = max(self._expert.names) + 1, {*self._expert.names}
         self._columns = self._same_tokens()
         if self._columns is None:
-            kept = self._writable() | {*expert.stop_ids}
-            self._expert.find(kept)
-        self.shared = SharedVocabulary(self._size, tuple({*range(self._size)} - kept))
+            self._leave_out_unwritable()
+            kept = {*self._expert.by_bytes.values(), *expert.stop_ids}
+        self.shared = SharedVocabulary(self._size, tuple(sorted({*range(self._size)} - kept)))
         self._table = lru_cache(_CACHED_TABLES)(self._make_table)
+        self._path = lru_cache(_CACHED_PATHS)(lambda text: self._amateur.encode([text])[0])
 
     def _same_tokens(self) -> Tensor | None:
         """The amateur's id of each expert id if both have the same tokens, special ones by name."""
@@ -175,20 +165,20 @@ class CrossTokenizer:
         columns[[*own.values()]] = torch.tensor([other[name] for name in own])
         return columns
 
-    def _writable(self) -> set[int]:
-        texts = self._expert.ordered
+    def _leave_out_unwritable(self) -> None:
+        """Encodes the expert's tokens; finds only those from now on that the amateur can write."""
+        texts, by_bytes = self._expert.ordered, self._expert.by_bytes
         self._paths = dict(zip(texts, self._amateur.encode(texts), strict=True))
-        lost = [text for text, path in self._paths.items() if path is None]
+        lost = [by_bytes.pop(text) for text, path in self._paths.items() if path is None]
         if len(lost) > _MAX_LOST_SHARE * len(texts):
-            shown = ", ".join(repr(text.decode("utf-8", "replace")) for text in lost[:3])
             raise UserError(
                 f"amateur.tokenizer=own: the amateur cannot write {len(lost):,} of the expert's "
-                f"{len(texts):,} tokens, such as {shown}: choose an amateur that reads the same "
-                "texts (one with byte-level tokens reads all)."
+                f"{len(texts):,} tokens, such as {self._expert.names[lost[0]]!r}: choose one that "
+                "reads the same texts, as all with byte-level tokens do."
             )
+        self._expert.ordered = sorted(by_bytes)
         paths = [path for path in self._paths.values() if path]
         self._branches = {path[:n] for path in paths for n in range(1, len(path))}
-        return {self._expert.by_bytes[text] for text, path in self._paths.items() if path}
 
     def amateur_ids(self, token_ids: Sequence[int]) -> list[int]:
         """An answer in the amateur's tokens; the last one is not read."""
@@ -196,44 +186,33 @@ class CrossTokenizer:
             return self._columns[[*token_ids]].tolist()
         texts = [self._expert.of[i] for i in token_ids if i in self._expert.of]
         (ids,) = self._amateur.encode([b"".join(texts)])
-        if ids is None:  # as where the text spells a special token of the amateur
-            ids = [i for text in texts for i in self._paths[text] or ()]
-        return [*ids, 0]
+        # None, for instance, where the text spells a special token of the amateur.
+        return [*(ids or [i for text in texts for i in self._paths[text] or ()]), 0]
 
-    def positions(
-        self, answers: Iterable[tuple[list[int], list[int], list[int]]]
-    ) -> list[Position]:
-        """All positions of answers: the amateur's prompt, its `amateur_ids`, the expert's ids."""
+    def positions(self, answers: Iterable[Answer]) -> list[Position]:
+        """All positions of answers, whose logits follow each other."""
         found, row = [], 0
         for prompt, own, token_ids in answers:
-            *ids, _ = own
-            ends, starts = (
-                [*accumulate((len(texts.of.get(i, b"")) for i in tokens), initial=0)]
-                for texts, tokens in ((self._amateur, ids), (self._expert, token_ids[:-1]))
-            )
-            if self._columns is not None:
-                ends = starts  # the same tokens
-            text = self._amateur.text(ids)
-            for start, k in ((start, bisect_right(ends, start) - 1) for start in starts):
-                rest = text[ends[k] : start]
-                found.append(Position(row + k, [*prompt, *ids[:k]], tuple(ids[k:]), rest))
+            ids, text = own[:-1], self._amateur.text(own[:-1])
+            ends, starts = self._amateur.ends(ids), self._expert.ends(token_ids[:-1])
+            for step, start in enumerate(starts):
+                k = bisect_right(ends, start) - 1 if self._columns is None else step
+                own_text = [*prompt, *ids[:k]], tuple(ids[k:]), text[ends[k] : start]
+                found.append(Position(row + k, *own_text))
             row += len(own)
         return found
 
     def score(
         self, positions: Sequence[Position], reader: Reader, expert: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The amateur's log-probabilities on `shared`, and the divergence `(positions,)` in nats.
-
-        `expert`: log-probabilities `(positions, shared)`; `mask`: its support.
-        """
+        """The amateur's log-probabilities, `(positions, shared)` as the expert's; KL in nats."""
         ids = self.shared.ids(expert.device)
         if self._columns is not None:
-            logits = reader.logits[[one.row for one in positions]]
-            amateur = contrast.log_probs(logits[:, self._columns.to(ids.device)[ids]])
+            columns, rows = self._columns.to(ids.device)[ids], [one.row for one in positions]
+            amateur = contrast.log_probs(reader.logits[rows][:, columns])
             return amateur, contrast.kl_nats(expert, amateur)
         masses = self.push(positions, [ids[one].tolist() for one in mask], reader)[:, :-1]
-        masses = masses / masses.sum(-1, keepdim=True)
+        masses /= masses.sum(-1, keepdim=True)
         stops = torch.isin(ids, ids.new_tensor(self._expert.stop_ids))
         last = expert.masked_fill(~stops, -torch.inf).argmax(-1, keepdim=True)
         amateur = masses[:, ids].scatter_add(-1, last, masses[:, -1:])
@@ -254,9 +233,20 @@ class CrossTokenizer:
         """
         trees = [self._tree(one.pending, ids) for one, ids in zip(positions, entries, strict=True)]
         nodes = [(step, path) for step, tree in enumerate(trees) for path in tree]
-        place = {node: index for index, node in enumerate(nodes)}
-        shares = self._distributions(positions, nodes, reader)
+        places: dict[tuple[int, Path], int] = {}  # rows of the logits, then of what is read below
+        count, chains = len(reader.logits), []
+        for step, path in reversed(nodes):  # a path before its parents
+            row, prefix, following, _ = positions[step]
+            new = [n for n in range(len(path) + 1) if (row, path[:n]) not in places]
+            places |= {(row, path[:n]): row + n for n in new}
+            if apart := [n for n in new if path[:n] != following[:n]]:
+                places |= {(row, path[:n]): count + i for i, n in enumerate(apart)}
+                chains.append(([*prefix, *path], [len(prefix) + n - 1 for n in apart]))
+                count += len(apart)
+        rows = [places[positions[step].row, path] for step, path in nodes]
+        shares = reader.read(chains)[rows].double().softmax(-1)
         # A node's own distribution replaces the mass that its parent's gives it.
+        place = {node: index for index, node in enumerate(nodes)}
         inner = [(node, place[step, path[:-1]]) for (step, path), node in place.items() if path]
         chosen = [parent for _, parent in inner], [nodes[node][1][-1] for node, _ in inner]
         weights = [1.0] * len(nodes)
@@ -278,35 +268,12 @@ class CrossTokenizer:
 
     def _tree(self, pending: bytes, ids: Iterable[int]) -> list[Path]:
         """The paths after which the amateur's distribution is needed, each after its parent."""
-        written = self._path(pending) or () if pending else ()
+        written = self._path(pending) or ()
         found = {written[:n] for n in range(len(written) + 1)}
         for text in (self._expert.of[i] for i in ids if i in self._expert.of):
             path = self._path(pending + text) or written + (self._paths[text] or ())
             found |= {path[:n] for n in range(1, len(path) + (self._paths[text] in self._branches))}
         return sorted(found, key=len)
-
-    def _path(self, text: bytes) -> Path | None:
-        if text not in self._paths:
-            (self._paths[text],) = self._amateur.encode([text])
-        return self._paths[text]
-
-    def _distributions(
-        self, positions: Sequence[Position], nodes: Sequence[tuple[int, Path]], reader: Reader
-    ) -> Tensor:
-        """The amateur's probabilities after each path, `(nodes, rows)` fp64."""
-        places: dict[tuple[int, Path], int] = {}  # rows of the logits, then of what is read below
-        count, chains = len(reader.logits), []
-        for step, path in reversed(nodes):  # a path before its parents
-            row, prefix, following, _ = positions[step]
-            new = [n for n in range(len(path) + 1) if (row, path[:n]) not in places]
-            apart = [n for n in new if path[:n] != following[:n]]
-            places |= {(row, path[:n]): row + n for n in new}
-            places |= {(row, path[:n]): count + i for i, n in enumerate(apart)}
-            if apart:
-                chains.append(([*prefix, *path], [len(prefix) + n - 1 for n in apart]))
-            count += len(apart)
-        rows = [places[positions[step].row, path] for step, path in nodes]
-        return reader.read(chains)[rows].double().softmax(-1)
 
     def _make_table(self, pending: bytes, written: bytes, rows: int) -> Tensor:
         """The bin of each amateur token, int64 `(rows,)`, as the next one of a path.
@@ -316,20 +283,18 @@ class CrossTokenizer:
         rest, ended, contradiction = range(self._size, self._size + 3)
         expert, amateur = self._expert, self._amateur
         table = torch.full((rows,), contradiction)
-        if not pending:
-            default = expert.longest(written)
-            table[[*amateur.names]] = rest if default is None else default
         if written:
+            table[[*amateur.names]] = expert.longest(written, rest)
             for text in sorted(expert.starting_with(written), key=len):
                 longer = amateur.starting_with(text[len(written) :])
                 table[[amateur.by_bytes[one] for one in longer]] = expert.by_bytes[text]
             return table
         if not pending:
+            table[[*amateur.names]] = rest
             table[[*amateur.stop_ids]] = ended if expert.stop_ids else rest
         texts = [text for text in amateur.starting_with(pending) if text != pending]
         tails = [text[len(pending) :] for text in texts]
         for text, tail, path in zip(texts, tails, expert.encode(tails), strict=True):
-            encoded = expert.by_bytes.get(expert.of[path[0]]) if path else None
-            options = (expert.by_bytes.get(tail), encoded, expert.longest(tail), rest)
-            table[amateur.by_bytes[text]] = next(one for one in options if one is not None)
+            first = expert.of[path[0]] if path and tail not in expert.by_bytes else tail
+            table[amateur.by_bytes[text]] = expert.longest(first, rest)
         return table
