@@ -180,6 +180,16 @@ def test_inside_a_longer_token_the_mass_is_conditioned_on_what_is_written():
     assert masses[1, -3:].tolist() == pytest.approx([rest, end, 1 - a - b - rest - end])
 
 
+def test_a_token_loses_the_texts_of_longer_tokens_outside_the_support():
+    """The support is `a` alone; the amateur writes the expert's `ab` as `a` and `b`."""
+    expert, amateur = words("a", "b", "ab"), words("a", "b")
+    (first, *_), masses = pushed(expert, amateur, "ab", entries=[0])[1:]
+    at = language_model(amateur.vocabulary_size)
+    a, b = (at(ids).softmax(-1)[i].item() for ids, i in (([0], 0), ([0, 0], 1)))
+    assert first.pending == b""
+    assert masses[0, [0, 2]].tolist() == pytest.approx([a * (1 - b), a * b])
+
+
 def test_ends_of_turn_of_both_models_are_one_whatever_their_ids():
     expert, amateur = words("a", "b"), words("b", "a", "c")
     cross = CrossTokenizer(expert, amateur)
@@ -329,6 +339,7 @@ def test_the_setting_reaches_the_table_and_its_address(tmp_path):
         Inputs(settings_for(tmp_path, *contrastive), [conf_dir()]).check()
 
 
+@pytest.mark.slow
 def test_two_real_tokenizers_write_the_same_text(tmp_path):
     """SmolLM2's, and a byte-level BPE trained on a few lines."""
     real = load_tokenizer(smollm2_source())

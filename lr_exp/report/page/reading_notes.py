@@ -31,8 +31,8 @@ _PUBLISHED = (
     "average is shown only if it is over the same benchmarks."
 )
 _BOUND = (
-    "KL divergences of runs with amateur.tokenizer=own are lower bounds, over the expert's plausible "
-    "tokens and the rest."
+    "KL divergences of runs with amateur.tokenizer=own are lower bounds: over the tokens of the "
+    "expert's support and the rest."
 )
 MICRO = (
     "Numbers of the micro world (names with micro) show the mechanism on tiny models; the paper "
