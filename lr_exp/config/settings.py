@@ -162,6 +162,9 @@ class AmateurSettings(ModelSettings):
 
     # Early exit: the expert without these layers, counted from 0.
     drop_layers: list[int] | None = None
+    # own: it reads answers in its own tokens, and the divergence is a lower bound. The fingerprint
+    # covers the setting.
+    tokenizer: Annotated[str, ("shared", "own")] = _neutral("shared")
 
 
 @dataclass

@@ -140,7 +140,8 @@ def shared_vocabulary(
         raise UserError(
             f"expert and amateur do not share a vocabulary: {len(differing)} of {size} ids differ, "
             f"first {shown} (expert against amateur). Choose two models of one family, or, if "
-            "these ids are only control tokens, list them in expert.reused_ids."
+            "these ids are only control tokens, list them in expert.reused_ids. To score answers "
+            "with any amateur that can read their text, set amateur.tokenizer=own."
         )
     unused = {i for i in range(size) if i not in expert_tokens}
     excluded = sorted(unused | {i for i in reused_ids if i < size})

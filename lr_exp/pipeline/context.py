@@ -98,7 +98,7 @@ class LoadedModels:
             amateur = early_exit.early_exit(expert, source.drop_layers, source.name)
         else:
             amateur = self._load(source)
-        return ModelPair(expert, amateur, self._inputs.shared)
+        return ModelPair(expert, amateur, self._inputs.scored)
 
     def amateur(self) -> LanguageModel:
         """The amateur, to generate with.

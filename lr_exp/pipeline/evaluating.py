@@ -168,7 +168,8 @@ def _gap(context: RunContext, decoder: str) -> tuple[Gap, float]:
     alone = {who: {benchmark.name: one.result} for who, one in measured.items()}
     gap = Gap(decoder=decoder, expert=alone["expert"], amateur=alone["amateur"])
     seconds = sum(one.seconds for one in measured.values())
-    scored = _scored_solutions(context, benchmark)
+    # Log-likelihoods per token of different tokenizers cannot be compared.
+    scored = None if context.inputs.cross else _scored_solutions(context, benchmark)
     if scored is None:
         return gap, seconds
     nats = Nats.model_validate(scored.facts)

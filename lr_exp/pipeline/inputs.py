@@ -34,6 +34,7 @@ from lr_exp.models.vocabulary import SharedVocabulary, shared_vocabulary, warn_o
 from lr_exp.pipeline.adapted import with_adapter
 from lr_exp.pipeline.method import method_of
 from lr_exp.pipeline.origin import origin
+from lr_exp.sampler import cross_tokenizer
 from lr_exp.store import Store, digest, file_digest
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,8 @@ class Inputs:
         parts = [source.fingerprint, prompts.rendered_probes(tokenizer)]
         if source.control_tokens:  # only where it is set, so that other addresses stay the same
             parts.append("control tokens")
+        if source.role == "amateur" and self.settings.amateur.tokenizer == "own":
+            parts.append(f"own tokenizer {cross_tokenizer.VERSION}")
         forms = [self._form, *self._forms]
         if not prompts.has_chat_template(tokenizer) and any(form.chat for form in forms):
             log.info("%s %s has no chat template: its prompts are plain", source.role, source.name)
@@ -280,6 +283,19 @@ class Inputs:
             reused_ids=tuple(sorted(reused)),
         )
 
+    @cached_property
+    def cross(self) -> cross_tokenizer.CrossTokenizer | None:
+        """With `amateur.tokenizer=own`, unless the amateur is the expert under another prompt."""
+        if self.settings.amateur.tokenizer == "shared" or self.method.reads("teacher_prompt"):
+            return None
+        pair = (loading.load_without_weights(source) for source in (self.expert, self.amateur))
+        return cross_tokenizer.CrossTokenizer(*pair)
+
+    @property
+    def scored(self) -> SharedVocabulary:
+        """The expert's token ids on which answers are scored."""
+        return self.shared if self.cross is None else self.cross.shared
+
     def check(self) -> None:
         """Reads every input, so that a bad one fails before a model is loaded."""
         sampled: dict[str, Sequence[Question]] = {}
@@ -300,7 +316,8 @@ class Inputs:
             self._check_method()
             sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:
-            _ = self.shared
+            decodes = self.settings.evaluator.decoder == "contrastive"
+            _ = self.shared if decodes else self.scored
             early_exit.check_drop_layers(self.amateur)
         self._check_words(sampled, self._amateur_scores)
         self._check_words(evaluated, self.settings.evaluates_amateur)

@@ -84,14 +84,15 @@ def score_trajectories(context: RunContext, trajectories: Artifact) -> Artifact:
             "trajectories": trajectories.address,
             "expert": inputs.expert.fingerprint,
             "amateur": inputs.amateur.fingerprint,
-            "shared": asdict(inputs.shared),
+            "shared": asdict(inputs.scored),
         },
         {"prompt": inputs.prompt.identity, **settings, **inputs.machine},
     )
 
     def build(folder: Path) -> dict[str, Any]:
         pair = context.models.pair()
-        return score.score(trajectories.folder, pair, folder, prompt=inputs.prompt, **settings)
+        shown = {"prompt": inputs.prompt, "cross": inputs.cross}
+        return score.score(trajectories.folder, pair, folder, **shown, **settings)
 
     steps = context.make(recipe, build, stage="sample", together=True)
     by_engine = sampler.engine != "transformers" and trajectories.stage == "rollout"

@@ -4,8 +4,9 @@ One teacher-forced pass of each model over the generated ids gives the distribut
 positions of an answer. They are reduced to the step table, which depends on neither alpha nor beta.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lr_exp.models.prompt_forms import Prompt
 from lr_exp.models.prompts import render_prompt
 from lr_exp.models.vocabulary import SharedVocabulary
 from lr_exp.progress import Progress
+from lr_exp.sampler.cross_tokenizer import CrossTokenizer, Reader
 from lr_exp.sampler.step_table import read_columns
 from lr_exp.store.shards import (
     count_items,
@@ -72,9 +74,15 @@ _ADVICE = (
 
 
 def score_steps(
-    expert_logits: Tensor, amateur_logits: Tensor, shared: SharedVocabulary, floor: float
+    expert_logits: Tensor,
+    amateur_logits: Tensor,
+    shared: SharedVocabulary,
+    floor: float,
+    push: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Measures positions from both models' raw logits `(steps, rows)`, Eq. 1-2.
+
+    `push` replaces the logits of an amateur with another tokenizer.
 
     Returns:
         The measures in `SCHEMA`, `(steps,)` or `(steps, at most 4)`; the support of all positions,
@@ -83,11 +91,16 @@ def score_steps(
     """
     ids = shared.ids(expert_logits.device)
     expert = contrast.log_probs(shared.restrict(expert_logits, ids))
-    amateur = contrast.log_probs(shared.restrict(amateur_logits, ids))
-    rows, columns = contrast.plausible(expert, floor).nonzero(as_tuple=True)
+    mask = contrast.plausible(expert, floor)
+    if push is None:
+        amateur = contrast.log_probs(shared.restrict(amateur_logits, ids))
+        kl = contrast.kl_nats(expert, amateur)
+    else:
+        amateur, kl = push(expert, mask)
+    rows, columns = mask.nonzero(as_tuple=True)
     amateur_top, places = amateur.topk(min(_AMATEUR_TOP, amateur.shape[-1]), dim=-1)
     return {
-        "kl": contrast.kl_nats(expert, amateur),
+        "kl": kl,
         "expert_entropy": contrast.entropy_nats(expert),
         "amateur_entropy": contrast.entropy_nats(amateur),
         "expert_top1": ids[expert.argmax(-1)],
@@ -117,13 +130,15 @@ def score(
     prompt: Prompt,
     support_floor: float,
     tokens_per_pass: int,
+    cross: CrossTokenizer | None = None,
 ) -> dict[str, Any]:
     """Writes one shard of the step table for each shard of trajectories.
 
     Resumes from finished shards. The ranks divide the shards; rank 0 writes.
 
     Returns:
-        Facts: `steps`, and `flops` of both models (an early exit counts as a model of its own).
+        Facts: `steps`, and `flops` of both models (an early exit counts as a model of its own; with
+        `cross`, as if the amateur read the expert's tokens once).
 
     Raises UserError: logits are not finite, or a trajectory does not fit in memory.
     """
@@ -135,13 +150,13 @@ def score(
 
     def measure(number: int) -> tuple[bytes, int]:
         answers = [
-            _Answer(row, _amateur_prompt(amateur, row, prompt), steps)
+            _answer(row, steps, amateur, prompt, cross)
             for row in read_shard(shard_path(trajectories, number))
             if (steps := scored_length(row["token_ids"], shared))
         ]
         tables = batch.run(
             answers,
-            lambda group: _score_group(group, pair, support_floor),
+            lambda group: _score_group(group, pair, support_floor, size, cross),
             size=lambda answer: answer.size,
         )
         table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
@@ -179,7 +194,7 @@ def scored_length(token_ids: list[int], shared: SharedVocabulary) -> int:
 def answer_logits(row: dict[str, Any], pair: ModelPair, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Both models' logits `(steps, shared)` at the scored positions of one trajectory."""
     steps = scored_length(row["token_ids"], pair.shared)
-    answer = _Answer(row, _amateur_prompt(pair.amateur, row, prompt), steps)
+    answer = _answer(row, steps, pair.amateur, prompt)
     expert_logits, amateur_logits = _next_token_logits([answer], pair)
     return pair.shared.restrict(expert_logits), pair.shared.restrict(amateur_logits)
 
@@ -196,41 +211,59 @@ def mean_log_likelihoods(row: dict[str, Any], pair: ModelPair, prompt: Prompt) -
 
 @dataclass(frozen=True)
 class _Answer:
-    """A trajectory to score, with the amateur's prompt."""
+    """A trajectory to score, as both models read it."""
 
     row: dict[str, Any]
+    token_ids: list[int]  # at the scored positions
     amateur_prompt: list[int]
-    steps: int  # the number of scored positions
+    amateur_ids: list[int]
 
     @property
     def size(self) -> int:
         """Tokens that it takes in a pass."""
-        return max(len(self.row["prompt_ids"]), len(self.amateur_prompt)) + self.steps
+        own = len(self.amateur_prompt) + len(self.amateur_ids)
+        return max(len(self.row["prompt_ids"]) + len(self.token_ids), own)
 
 
-def _score_group(group: Sequence[_Answer], pair: ModelPair, floor: float) -> list[pa.Table]:
+def _score_group(
+    group: Sequence[_Answer], pair: ModelPair, floor: float, size: int, cross: CrossTokenizer | None
+) -> list[pa.Table]:
     """The step table of these answers in parts, from one pass of each model."""
     expert_logits, amateur_logits = _next_token_logits(group, pair)
-    places = [(answer.row, step) for answer in group for step in range(answer.steps)]
+    places = [(answer.row, step) for answer in group for step in range(len(answer.token_ids))]
+    answers = ((one.amateur_prompt, one.amateur_ids, one.token_ids) for one in group)
+    positions = cross.positions(answers) if cross else []
+    reader = Reader(pair.amateur.model, amateur_logits, size)
     chunk = _CPU_CHUNK if expert_logits.device.type == "cpu" else _GPU_CHUNK
     tables = []
     for start in range(0, len(places), chunk):
         steps = slice(start, start + chunk)
-        scores = score_steps(expert_logits[steps], amateur_logits[steps], pair.shared, floor)
+        push = cross and partial(cross.score, positions[steps], reader)
+        scores = score_steps(expert_logits[steps], amateur_logits[steps], pair.shared, floor, push)
         tables.append(_step_table(places[steps], scores, pair))
     return tables
 
 
-def _amateur_prompt(amateur: LanguageModel, row: dict[str, Any], prompt: Prompt) -> list[int]:
-    ids = render_prompt(amateur.tokenizer, row["question"], prompt)
-    length = len(ids) + len(row["token_ids"])
+def _answer(
+    row: dict[str, Any],
+    steps: int,
+    amateur: LanguageModel,
+    prompt: Prompt,
+    cross: CrossTokenizer | None = None,
+) -> _Answer:
+    ids, scored = (
+        render_prompt(amateur.tokenizer, row["question"], prompt),
+        row["token_ids"][:steps],
+    )
+    own = cross.amateur_ids(scored) if cross else scored
+    length = len(ids) + (len(own) if cross else len(row["token_ids"]))
     if amateur.context is not None and length > amateur.context:
         raise UserError(
             f"question {row['question_id']}: prompt and answer have {length} tokens, but "
             f"amateur {amateur.name} has a context of {amateur.context}: lower "
             "sampler.max_new_tokens or remove the question."
         )
-    return ids
+    return _Answer(row, scored, ids, own)
 
 
 @torch.inference_mode()
@@ -238,21 +271,19 @@ def _next_token_logits(group: Sequence[_Answer], pair: ModelPair) -> tuple[Tenso
     """Both models' logits `(steps, rows)` that predict every scored token, the first included."""
     expert, amateur, _ = pair
     device = next(expert.model.parameters()).device
-    expert_pack = _packed([answer.row["prompt_ids"] for answer in group], group).to(device)
-    amateur_pack = _packed([answer.amateur_prompt for answer in group], group).to(device)
+    expert_pack = _packed([(one.row["prompt_ids"], one.token_ids) for one in group]).to(device)
+    amateur_pack = _packed([(one.amateur_prompt, one.amateur_ids) for one in group]).to(device)
     both = shared_layer_logits(expert, amateur, expert_pack, amateur_pack)
     if both is not None:
         return both
     return read_logits(expert.model, expert_pack), read_logits(amateur.model, amateur_pack)
 
 
-def _packed(prompts: list[list[int]], group: Sequence[_Answer]) -> Pack:
-    answers = [answer.row["token_ids"][: answer.steps] for answer in group]
+def _packed(answers: Sequence[tuple[list[int], list[int]]]) -> Pack:
     # The last token of an answer is predicted but never read.
-    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [[*prompt, *answer[:-1]] for prompt, answer in answers]
     # The logits at index i predict the token at i + 1.
-    starts = [len(prompt) - 1 for prompt in prompts]
-    reads = [range(i, i + len(answer)) for i, answer in zip(starts, answers, strict=True)]
+    reads = [range(len(prompt) - 1, len(prompt) - 1 + len(ids)) for prompt, ids in answers]
     return pack(rows, reads)
 
 

@@ -30,6 +30,10 @@ _PUBLISHED = (
     "number of questions and answers behind the paper's SFT is our interpretation. A published "
     "average is shown only if it is over the same benchmarks."
 )
+_BOUND = (
+    "KL divergences of runs with amateur.tokenizer=own are lower bounds: over the tokens of the "
+    "expert's support and the rest."
+)
 MICRO = (
     "Numbers of the micro world (names with micro) show the mechanism on tiny models; the paper "
     "has no numbers to compare them with."
@@ -41,6 +45,8 @@ def reading_notes(found: Found, tables: Sequence[Table]) -> list[str]:
     lines = [_PLUS_MINUS, _GAIN]
     if any(table.has_published for table in tables):
         lines.append(_PUBLISHED)
+    if any(run.settings.get("amateur", {}).get("tokenizer") == "own" for run in found.runs):
+        lines.append(_BOUND)
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
         lines.append(MICRO)
     return lines
