@@ -16,7 +16,7 @@ from transformers import GenerationConfig, set_seed
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.data.lazy import Lazy
-from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
+from lr_exp.distiller.adapter_files import ADAPTER, CHECKPOINT, HISTORY, SNAPSHOTS
 from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
@@ -28,8 +28,6 @@ from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import json_lines, write_atomically
-
-_CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
@@ -72,7 +70,10 @@ def distill(
         if distributed.is_rank0():
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             write_atomically(folder / HISTORY, json_lines(trainer.history))
-            (folder / _CHECKPOINT).unlink(missing_ok=True)
+            if training.keeps_checkpoint:
+                trainer.save(folder / CHECKPOINT)
+            else:
+                (folder / CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not training.is_sharded:  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
@@ -92,9 +93,9 @@ def _train(
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
     training, settings = trainer.training, trainer.training.settings
-    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
+    checkpoint, base = folder / CHECKPOINT, Path(training.base_location)
     saved = time.monotonic()
-    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
+    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else training.start)
     if found is not None:
         distributed.run_on_all_ranks(lambda: trainer.load(found))
     for entry in trainer.history:

@@ -45,6 +45,8 @@ class Training:
     base_location: str  # the base model that the adapter's config names ...
     base_revision: str | None  # ... and its hub commit
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
+    start: Path | None = None  # a checkpoint of the same training with fewer optimizer steps
+    keeps_checkpoint: bool = False  # whether the last one remains in the folder
 
     @property
     def is_sharded(self) -> bool:

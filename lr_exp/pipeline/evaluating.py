@@ -242,7 +242,7 @@ def evaluate_benchmark(
     """Evaluates one model on one benchmark. The grades of several answers have votes."""
     run, tuned, samples = context.inputs, variant.tuned, variant.sampling.samples
     questions = run.benchmark_questions[benchmark.name]
-    answers = _answers(context, benchmark, variant)
+    answers = make_answers(context, benchmark, variant)
     recipe = Recipe(
         "grades",
         grade.VERSION,
@@ -327,7 +327,7 @@ def _forced(
     return context.make(recipe, build, together=True)
 
 
-def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
+def make_answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
     run, models, evaluator = context.inputs, context.models, context.inputs.settings.evaluator
     questions, tuned = run.benchmark_questions[benchmark.name], variant.tuned
     decoder = variant.decoder or evaluator.decoder

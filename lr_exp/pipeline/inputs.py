@@ -6,6 +6,7 @@ Weights are loaded only to merge `expert.adapter` into the expert.
 import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -79,6 +80,18 @@ class Inputs:
         names = settings.evaluator.prompts
         self._forms = [prompt_forms.load_form(name, conf_dirs) for name in names]
         self._conf_dirs = conf_dirs
+
+    def changed(self, **settings: Any) -> "Inputs":
+        """A copy with other `alpha`, `beta`, `distiller` or `amateur`, which reads no input again.
+
+        Only another amateur is read.
+        """
+        other = copy(self)
+        other.settings = replace(self.settings, **settings)
+        other._tokenizers = dict(self._tokenizers)
+        for name in ("method", *(("amateur", "shared") if "amateur" in settings else ())):
+            vars(other).pop(name, None)
+        return other
 
     @cached_property
     def method(self) -> Method:
