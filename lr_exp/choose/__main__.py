@@ -9,10 +9,12 @@ amateurs that pass with every alpha and beta (docs/choose.md). A command that wa
 """
 
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lr_exp import progress
 from lr_exp.config.composition import parse_override
 from lr_exp.config.settings import ChooseSettings
 from lr_exp.errors import UserError, command, did_you_mean, parser_of, run_program
@@ -39,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.models.locating import config_number
     from lr_exp.report.build import write_and_print
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    progress.choose_for_cells(side_by_side=False)
     options = {"config_dir": chosen.config_dir}
     settings = compose(*overrides, **options)
     context = prepare(settings, choose)

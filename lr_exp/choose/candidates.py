@@ -22,7 +22,6 @@ from lr_exp.evaluator import grade
 from lr_exp.evaluator.answer import Sampling
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.votes import with_votes
-from lr_exp.models.locating import config_number
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.evaluating import Variant, make_answers
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, versions_of
@@ -57,7 +56,11 @@ class Candidate:
 
 
 def amateurs(
-    overrides: Sequence[str], settings: Settings, choose: ChooseSettings, layers: int, **options: Any
+    overrides: Sequence[str],
+    settings: Settings,
+    choose: ChooseSettings,
+    layers: int,
+    **options: Any,
 ) -> dict[str, tuple[tuple[str, ...], AmateurSettings]]:
     """The overrides and settings of each candidate, by its name.
 
@@ -116,7 +119,9 @@ def prepare(settings: Settings, choose: ChooseSettings) -> RunContext:
     return context
 
 
-def sampled(context: RunContext, choose: ChooseSettings, who: str = "expert", **more: Any) -> Variant:
+def sampled(
+    context: RunContext, choose: ChooseSettings, who: str = "expert", **more: Any
+) -> Variant:
     """The variant that samples `choose.samples` answers at temperature 1."""
     sampling = Sampling(choose.samples, 1.0, context.inputs.settings.seed)
     return Variant(context.inputs.headline, who=who, decoder="sampled", sampling=sampling, **more)
@@ -145,7 +150,9 @@ def self_consistency(context: RunContext, choose: ChooseSettings, who: str) -> N
             records.append(known)
         votes = [one["vote"] for one in with_votes(records, choose.samples)]
         by_question = np.reshape(np.array(votes, dtype=object), (-1, choose.samples))
-        most = [max(Counter(v for v in own if v is not None).values(), default=0) for own in by_question]
+        most = [
+            max(Counter(v for v in own if v is not None).values(), default=0) for own in by_question
+        ]
         return {"agreement": [one / choose.samples for one in most]}
 
     return np.array(context.make(recipe, build).facts["agreement"])

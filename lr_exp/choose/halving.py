@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, product
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -80,29 +82,27 @@ def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSe
     """
     alive, same = _trials(candidates, choose)
     measure, score = _scorer(context, choose)
-    rungs, trained, done = choose.rungs, 0, []
-    planned, kept = 0, len(alive)
-    for before, steps in zip([0, *rungs], rungs, strict=False):
-        planned, kept = planned + kept, max(2, math.ceil(kept / 2))
-        del before
-    grid = len(alive) * rungs[-1]
-    with Progress("choose", planned, "training") as progress:
-        for before, steps in zip([0, *rungs], rungs, strict=False):
+    rungs, done = choose.rungs, list[Trial]()
+    sizes = [*accumulate(rungs[1:], lambda count, _: _kept(count), initial=len(alive))]
+    added = [steps - before for before, steps in zip([0, *rungs], rungs, strict=False)]
+    trained, grid = sum(map(mul, sizes, added)), len(alive) * rungs[-1]
+    constant = {"schedule": "constant", "warmup_steps": 0, "snapshot_every": None}
+    with Progress("choose", sum(sizes), "training") as progress:
+        for steps, size in zip(rungs, sizes, strict=True):
+            alive, done = alive[:size], [*alive[size:], *done]
             for trial in alive:
                 distiller = trial.context.inputs.settings.distiller
-                constant = {"schedule": "constant", "warmup_steps": 0, "snapshot_every": None}
-                own = trial.context.changed(
-                    distiller=replace(distiller, steps=steps, **constant)
-                )
+                own = trial.context.changed(distiller=replace(distiller, steps=steps, **constant))
                 tuned = make_adapter(own, trial.supervision, is_rung=True, start=trial.rung)
                 trial.rung, trial.scores[steps] = tuned.artifact, score(tuned)
-                trained += steps - before
                 progress.add()
             alive.sort(key=lambda one: -one.mean(CHOOSING))
-            if steps != rungs[-1]:
-                keep = max(2, math.ceil(len(alive) / 2))
-                alive, done = alive[:keep], [*alive[keep:], *done]
     return Trials([*alive, *done], measure, score(None), same, trained, grid)
+
+
+def _kept(count: int) -> int:
+    """The better half, and at least two, so that the best has one to be compared with."""
+    return max(2, math.ceil(count / 2))
 
 
 def _trials(candidates: Sequence[Candidate], choose: ChooseSettings) -> tuple[list[Trial], int]:
@@ -112,16 +112,14 @@ def _trials(candidates: Sequence[Candidate], choose: ChooseSettings) -> tuple[li
     """
     trials: dict[str, Trial] = {}
     total = 0
-    for candidate in candidates:
-        for alpha in choose.alphas:
-            for beta in choose.betas:
-                own = candidate.context.changed(alpha=alpha, beta=beta)
-                trajectories = own.inputs.method.trajectories(own).artifact
-                made = select_steps(own, trajectories, candidate.steps)
-                if made.facts["kept"]:
-                    total += 1
-                    trial = Trial(candidate, alpha, beta, own, made)
-                    trials.setdefault(made.facts["digest"], trial)
+    for candidate, alpha, beta in product(candidates, choose.alphas, choose.betas):
+        own = candidate.context.changed(alpha=alpha, beta=beta)
+        trajectories = own.inputs.method.trajectories(own).artifact
+        made = select_steps(own, trajectories, candidate.steps)
+        if made.facts["kept"]:
+            total += 1
+            trial = Trial(candidate, alpha, beta, own, made)
+            trials.setdefault(made.facts["digest"], trial)
     if len(trials) < 2:
         raise UserError(
             "fewer than two combinations of amateur, alpha and beta have different labels: list "
@@ -190,7 +188,9 @@ def _margins(
 ) -> list[float]:
     expert = context.models.expert()
     attached = attach_adapter(expert, tuned.adapter) if tuned else None
-    distinct = {(*prompt, -1, *ids): (prompt, ids) for q in own for part in q for prompt, ids in part}
+    distinct = {
+        (*prompt, -1, *ids): (prompt, ids) for q in own for part in q for prompt, ids in part
+    }
     try:
         model = attached or expert.model
         size = pass_size(tokens, context.inputs.device.partition(":")[0], packs=expert.packs)
@@ -210,7 +210,7 @@ def _margins(
 def log_likelihoods(
     model: torch.nn.Module, answers: Sequence[Answer], vocabulary_size: int, tokens: int
 ) -> list[float]:
-    """log pi(answer | prompt) of each answer in nats, summed over its tokens."""
+    """Of each answer: log pi(answer | prompt), in nats, summed over its tokens."""
     device, found = next(model.parameters()).device, []
     for group in groups_within([len(prompt) + len(ids) for prompt, ids in answers], tokens):
         chosen = [answers[index] for index in group]

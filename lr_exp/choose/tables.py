@@ -8,15 +8,14 @@ from lr_exp.config.settings import ChooseSettings
 from lr_exp.pipeline.context import RunContext
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
 from lr_exp.report.figures.style import BLUE, FAINT, GREY, HUES, VERMILION, styled
-from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
 
 _SHOWN = 5  # curves with a colour of their own
 
 _ABOUT = (
-    "Moving: the share of kept steps whose label's most probable token is not the expert's, by which "
-    "amateurs are ranked. Agreement: the share of a model's own sampled answers to a question that "
+    "Amateurs are ranked by moving: the share of kept steps whose label's top token is not "
+    "the expert's. Agreement: the share of a model's own sampled answers to a question that "
     "equal the most frequent one; gap: the expert's minus the amateur's, in points, with its 95 % "
     "interval. The CSV file has all reasons."
 )
@@ -41,7 +40,9 @@ def candidate_table(
         record = {"amateur": one.name, "rank": None if one.rejected else rank}
         record |= {"moving_of_kept": one.moving if profile else None, "kept": profile.get("kept")}
         record |= {"share_above_0.4": high, "agreement": one.agreement}
-        records.append(record | estimate_record("gap", one.gap) | {"rejected": " ".join(one.rejected)})
+        records.append(
+            record | estimate_record("gap", one.gap) | {"rejected": " ".join(one.rejected)}
+        )
         notes += [f"{one.name} is rejected: {reason}" for reason in one.rejected[:1]]
     titles = ("rank", "amateur", "moving, %", "kept", "above 0.4 nats, %", "agreement, %", "gap")
     columns = [Column(one, is_text=one in titles[:2]) for one in titles]
@@ -104,7 +105,7 @@ def figure_of(found: Sequence[Candidate], trials: Trials | None) -> Figure:
     if trials:
         hues = [VERMILION, *HUES[3:]]
         for number, trial in enumerate(trials.ranked):
-            name = f"{trial.candidate.name}, α {trial.alpha:g}, β {trial.beta:g}"
+            name = f"{trial.candidate.name}, α {trial.alpha:g}, β {trial.beta:g}"  # noqa: RUF001
             points = [(0, trials.untuned[CHOOSING].mean())]
             points += [(steps, trial.mean(CHOOSING, steps)) for steps in trial.scores]
             is_shown = number < _SHOWN
