@@ -1,7 +1,7 @@
 """Candidate amateurs: scored once each, gated and ranked, without references."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lr_exp.api import compose
-from lr_exp.config.settings import (
-    AmateurSettings,
-    BenchmarkSettings,
-    ChooseSettings,
-    Settings,
-)
-from lr_exp.data.questions import fingerprint
+from lr_exp.config.settings import AmateurSettings, BenchmarkSettings, ChooseSettings
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.answer import Sampling
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.votes import with_votes
+from lr_exp.models.locating import config_number
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.evaluating import Variant, make_answers
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, versions_of
@@ -33,7 +28,7 @@ from lr_exp.store import Artifact, Recipe
 from lr_exp.store.shards import read_by_index
 
 BENCHMARK = "choose"  # the asked questions, as a benchmark
-UNLABELLED = 32  # questions of the self-consistency, without references
+UNLABELLED = 32  # questions that are asked without references
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,9 @@ class Candidate:
     name: str
     words: tuple[str, ...]  # the overrides that choose it
     context: RunContext
-    rejected: tuple[str, ...]  # why; empty: it passes the gate
+    rejected: tuple[str, ...]  # why; empty: it passes
     profile: dict[str, Any]  # facts of the selection, see `Counts.profile`
-    agreement: float | None = None  # with its own majority, see `self_consistency`
+    agreement: float | None = None  # see `self_consistency`
     gap: Estimate | None = None  # the expert's agreement minus the amateur's
     steps: Artifact | None = None  # the step table
 
@@ -55,51 +50,20 @@ class Candidate:
         return self.profile.get("moving_of_kept") or 0.0
 
 
-def amateurs(
-    overrides: Sequence[str],
-    settings: Settings,
-    choose: ChooseSettings,
-    layers: int,
-    **options: Any,
-) -> dict[str, tuple[tuple[str, ...], AmateurSettings]]:
-    """The overrides and settings of each candidate, by its name.
+def prepare(overrides: Sequence[str], choose: ChooseSettings) -> RunContext:
+    """The context that the candidates share. The asked questions are its only benchmark.
 
-    Raises UserError: an amateur is unknown, or there are fewer than two candidates.
+    Raises UserError: the method has no soft label, or references are missing.
     """
-    found: dict[str, tuple[tuple[str, ...], AmateurSettings]] = {}
-    for name in choose.amateurs:
-        word = f"amateur.path={name}" if "/" in name else f"amateur={name}"
-        found[name] = (word,), compose(*overrides, word, **options).amateur
-    if not found:
-        found[settings.amateur.name] = (), settings.amateur
-    for layer in range(layers if choose.early_exits else 0):
-        name = f"early_exit_{layer}"
-        words = ("amateur=early_exit", f"amateur.drop_layers=[{layer}]")
-        found[name] = words, AmateurSettings(name=name, drop_layers=[layer])
-    if len(found) < 2:
-        raise UserError(
-            f"choose.amateurs={[*found]} with choose.early_exits=false is one candidate: list "
-            "several, or set choose.early_exits=true."
-        )
-    return found
-
-
-def prepare(settings: Settings, choose: ChooseSettings) -> RunContext:
-    """The context that all candidates share; its benchmark are the questions that are asked.
-
-    Raises UserError: the method reads no amateur or no alpha, or references are missing.
-    """
-    exit_ = AmateurSettings(name="early_exit", drop_layers=[0])  # replaced for each candidate
+    settings = compose(*overrides)
+    shown = AmateurSettings(name="early_exit", drop_layers=[0])  # until there is a candidate
     stages = ["sample", "distill"]
-    context = context_of(replace(settings, stages=stages, benchmarks=[], amateur=exit_))
-    inputs, data = context.inputs, settings.data
-    if settings.imports_records:
-        raise UserError(f"data={data.name} holds kept steps only: choose a data set of questions.")
-    method = inputs.method
-    if not (method.needs_amateur and method.target.choice.columns) or method.epochs is not None:
+    context = context_of(replace(settings, stages=stages, benchmarks=[], amateur=shown))
+    inputs, data, method = context.inputs, settings.data, context.inputs.method
+    if settings.imports_records or not method.target.choice.columns or method.epochs:
         raise UserError(
-            f"method={method.name} has no soft labels from an amateur, or method.epochs: choose "
-            "another method, such as lightreasoner."
+            f"method={method.name} with data={data.name}: choose questions, and a method with soft "
+            "labels from an amateur and without epochs, such as lightreasoner."
         )
     inputs.check()
     asked, count = [*inputs.questions], choose.questions or UNLABELLED
@@ -107,96 +71,97 @@ def prepare(settings: Settings, choose: ChooseSettings) -> RunContext:
         asked = [question for question in asked if question.answer is not None]
         if len(asked) < count:
             raise UserError(
-                f"choose.questions={count}: {len(asked)} of the {len(inputs.questions)} questions "
-                f"of data={data.name} have a reference answer. Add references, lower "
-                "choose.questions (at least 4), or remove it to choose without references."
+                f"choose.questions={count}: only {len(asked)} questions of data={data.name} have "
+                "a reference. Add some, lower it, or remove it to choose without references."
             )
         grade.check_references(asked[:count], data.answer)
-    shown = BenchmarkSettings(name=BENCHMARK, format=data.format, answer=data.answer)
-    inputs.benchmarks, inputs.benchmark_questions = [shown], {BENCHMARK: asked[:count]}
-    prompt = inputs.evaluation_prompt
-    inputs.prompts = {prompt.form.name: {BENCHMARK: prompt}}
+    inputs.benchmarks = [BenchmarkSettings(BENCHMARK, data.format, answer=data.answer)]
+    inputs.benchmark_questions = {BENCHMARK: asked[:count]}
+    inputs.prompts = {inputs.evaluation_prompt.form.name: {BENCHMARK: inputs.evaluation_prompt}}
     return context
 
 
-def sampled(
-    context: RunContext, choose: ChooseSettings, who: str = "expert", **more: Any
-) -> Variant:
-    """The variant that samples `choose.samples` answers at temperature 1."""
-    sampling = Sampling(choose.samples, 1.0, context.inputs.settings.seed)
-    return Variant(context.inputs.headline, who=who, decoder="sampled", sampling=sampling, **more)
-
-
-def self_consistency(context: RunContext, choose: ChooseSettings, who: str) -> NDArray[np.float64]:
-    """`(questions,)`: how far a model agrees with itself, without references.
-
-    Of the sampled answers to a question, the share that equals the most frequent one. It is at
-    least 1 / samples where an answer can be read, and 0 where none can. A model that knows how to
-    answer agrees with itself more often than one that guesses, also where both are wrong.
-    """
-    benchmark = context.inputs.benchmarks[0]
-    questions, kind = context.inputs.benchmark_questions[BENCHMARK], benchmark.answer
-    answers = make_answers(context, benchmark, sampled(context, choose, who))
-    inputs = {"answers": answers.address, "questions": fingerprint(questions)}
-    versions = versions_of(GRADING_PACKAGES)
-    recipe = Recipe("agreement", grade.VERSION, {**inputs, **versions}, {"kind": kind})
-
-    def build(_: Path) -> dict[str, Any]:
-        records = []
-        for row in read_by_index(answers.folder):
-            choices = questions[row["index"] // choose.samples].choices
-            extracted, _ = extract(row["output"], kind, choices)
-            known = {"extracted": extracted, "correct": False, "kind": kind, "choices": choices}
-            records.append(known)
-        votes = [one["vote"] for one in with_votes(records, choose.samples)]
-        by_question = np.reshape(np.array(votes, dtype=object), (-1, choose.samples))
-        most = [
-            max(Counter(v for v in own if v is not None).values(), default=0) for own in by_question
-        ]
-        return {"agreement": [one / choose.samples for one in most]}
-
-    return np.array(context.make(recipe, build).facts["agreement"])
-
-
 def measure(
-    context: RunContext,
-    choose: ChooseSettings,
-    found: dict[str, tuple[tuple[str, ...], AmateurSettings]],
+    context: RunContext, overrides: Sequence[str], choose: ChooseSettings
 ) -> list[Candidate]:
-    """All candidates: first those that pass the gate, by the share of moving kept steps."""
+    """All candidates: first those that pass, by the share of moving kept steps.
+
+    Raises UserError: an amateur is unknown, or there is only one candidate.
+    """
+    amateurs = [*_amateurs(context, overrides, choose)]
+    if len(amateurs) < 2:
+        raise UserError("there is one candidate: list several in choose.amateurs.")
     expert = self_consistency(context, choose, "expert")
     trajectories = context.inputs.method.trajectories(context).artifact
-    candidates: list[Candidate] = []
-    seen: set[str] = set()
-    for name, (words, amateur) in found.items():
-        own = context.changed(amateur=amateur)
-        if own.inputs.amateur.fingerprint in seen:
-            continue  # an early exit that is also listed
-        seen.add(own.inputs.amateur.fingerprint)
+    found: dict[str, Candidate] = {}  # by fingerprint: an early exit may also have a name
+    for words, amateur in amateurs:
+        own, name = context.changed(amateur=amateur), amateur.name
         try:
             steps = score_trajectories(own, trajectories)
-        except UserError as error:  # other tokens, a short context, layers that cannot be left out
-            candidates.append(Candidate(name, words, own, (str(error),), {}))
+        except UserError as error:  # other tokens, a short context, an unsuitable architecture
+            found[name] = Candidate(name, words, own, (str(error),), {})
             continue
         profile = select_steps(own, trajectories, steps).facts
         agreement = self_consistency(own, choose, "amateur")
-        gap = difference(expert[None], agreement[None])
-        reasons = (*_too_consistent(expert, agreement, gap), *diagnose_pair(profile))
+        mean, gap = float(agreement.mean()), difference(expert[None], agreement[None])
+        reasons = diagnose_pair(profile)
+        if gap.ci95[1] < 0:
+            reasons.insert(
+                0,
+                f"It agrees with itself more than the expert ({100 * mean:.1f} % against "
+                f"{100 * expert.mean():.1f} %), so it is probably stronger.",
+            )
         if not profile["kept"]:
-            beta = own.inputs.settings.beta
-            reasons = (f"No step has a divergence above beta={beta}.", *reasons)
-        mean = float(agreement.mean())
-        candidates.append(Candidate(name, words, own, reasons, profile, mean, gap, steps))
-    return sorted(candidates, key=lambda one: (bool(one.rejected), -one.moving))
+            reasons.insert(0, f"No step has a divergence above beta={own.inputs.settings.beta}.")
+        one = Candidate(name, words, own, tuple(reasons), profile, mean, gap, steps)
+        found.setdefault(own.inputs.amateur.fingerprint, one)
+    return sorted(found.values(), key=lambda one: (bool(one.rejected), -one.moving))
 
 
-def _too_consistent(
-    expert: NDArray[np.float64], amateur: NDArray[np.float64], gap: Estimate
-) -> list[str]:
-    """Rejects an amateur that agrees with itself more than the expert, beyond the 95 % interval."""
-    if gap.ci95[1] >= 0:
-        return []
-    return [
-        f"It agrees with itself more than the expert: {100 * amateur.mean():.1f} % against "
-        f"{100 * expert.mean():.1f} %, so it is probably the stronger model."
-    ]
+def _amateurs(
+    context: RunContext, overrides: Sequence[str], choose: ChooseSettings
+) -> Iterator[tuple[tuple[str, ...], AmateurSettings]]:
+    """The overrides and settings of each candidate."""
+    for name in choose.amateurs:
+        word = f"amateur.path={name}" if "/" in name else f"amateur={name}"
+        yield (word,), compose(*overrides, word).amateur
+    if not choose.amateurs:
+        yield (), compose(*overrides).amateur
+    layers = config_number(context.inputs.expert, "num_hidden_layers") or 0
+    for layer in range(layers if choose.early_exits else 0):
+        words = ("amateur=early_exit", f"amateur.drop_layers=[{layer}]")
+        yield words, AmateurSettings(name=f"early_exit_{layer}", drop_layers=[layer])
+
+
+def sampled(context: RunContext, choose: ChooseSettings, **of: Any) -> Variant:
+    """The variant that samples `choose.samples` answers to each question at temperature 1."""
+    sampling = Sampling(choose.samples, 1.0, context.inputs.settings.seed)
+    return Variant(context.inputs.headline, decoder="sampled", sampling=sampling, **of)
+
+
+def self_consistency(context: RunContext, choose: ChooseSettings, who: str) -> NDArray[np.float64]:
+    """`(questions,)`: the share of a model's sampled answers that equal the most frequent one.
+
+    It is at least 1 / samples where an answer can be read, and 0 where none can. It needs no
+    reference: a stronger model agrees with itself more often. Being wrong in one way does, too.
+    """
+    benchmark, count = context.inputs.benchmarks[0], choose.samples
+    questions = context.inputs.benchmark_questions[BENCHMARK]
+    answers = make_answers(context, benchmark, sampled(context, choose, who=who))
+    inputs = {"answers": answers.address, **versions_of(GRADING_PACKAGES)}
+    settings = {"kind": benchmark.answer, "choices": [one.choices for one in questions]}
+
+    def build(_: Path) -> dict[str, Any]:
+        records: list[dict[str, Any]] = [
+            {"kind": benchmark.answer, "choices": choices, "correct": False}
+            | {"extracted": extract(row["output"], benchmark.answer, choices)[0]}
+            for row in read_by_index(answers.folder)
+            for choices in [questions[row["index"] // count].choices]
+        ]
+        votes = [one["vote"] for one in with_votes(records, count)]
+        own = [Counter(votes[start : start + count]) for start in range(0, len(votes), count)]
+        most = [max((n for vote, n in one.items() if vote is not None), default=0) for one in own]
+        return {"agreement": [one / count for one in most]}
+
+    made = context.make(Recipe("agreement", grade.VERSION, inputs, settings), build)
+    return np.array(made.facts["agreement"])
