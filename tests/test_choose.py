@@ -95,7 +95,7 @@ def test_a_later_rung_is_the_training_that_never_stopped(made, tmp_path):
         distiller = replace(own.inputs.settings.distiller, steps=steps, schedule="constant")
         trained = own.changed(distiller=distiller)
         trained._store = type(own._store)(tmp_path / store)
-        rung = make_adapter(trained, supervision, is_rung=True, start=start)
+        rung = make_adapter(trained, supervision, rung=True, start=start)
         return load_file(rung.adapter / "adapter_model.safetensors"), rung.artifact
 
     early, start = weights(2)
@@ -201,7 +201,7 @@ def halved(monkeypatch, scores, rungs):
         for name in scores
     ]
 
-    def adapter(own, supervision, is_rung, start):
+    def adapter(own, supervision, rung, start):
         trained.append((own.name, own.steps, start))
         return SimpleNamespace(artifact=(own.name, own.steps))
 

@@ -19,8 +19,6 @@ from lr_exp.config.composition import parse_override
 from lr_exp.config.settings import ChooseSettings
 from lr_exp.errors import UserError, command, did_you_mean, parser_of, run_program
 
-_PREFIX = "choose."
-
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
@@ -61,18 +59,15 @@ def split(words: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
     own: dict[str, Any] = {}
     others, known = [], ChooseSettings.__dataclass_fields__
     for word in words:
-        key = word.partition("=")[0].lstrip("+")
-        name = key.removeprefix(_PREFIX)
-        if key.partition(".")[0] == "amateur":
+        group, _, key = word.partition("=")[0].lstrip("+").partition(".")
+        if group == "amateur":
             raise UserError(f"{word}: list the candidates, as choose.amateurs=[NAME,...].")
-        if name == key:
+        if group != "choose":
             others.append(word)
-        elif name not in known:
-            raise UserError(f"{key} is not a setting.{did_you_mean(name, known)}")
-        elif (override := parse_override(word)).is_sweep_override():
-            raise UserError(f"{word} is several values: write a list, {key}=[...].")
+        elif key in known:
+            own[key] = parse_override(word).value()
         else:
-            own[name] = override.value()
+            raise UserError(f"choose.{key} is not a setting.{did_you_mean(key, known)}")
     return ChooseSettings(**own), others
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from lr_exp.evaluator.votes import with_votes
 from lr_exp.models.locating import config_number
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.evaluating import Variant, make_answers
-from lr_exp.pipeline.inputs import GRADING_PACKAGES, versions_of
 from lr_exp.pipeline.interactive import context_of
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
 from lr_exp.report.analyse.paired import Estimate, difference
 from lr_exp.sampler.diagnostics import diagnose_pair
-from lr_exp.store import Artifact, Recipe
+from lr_exp.store import Artifact
 from lr_exp.store.shards import read_by_index
 
 BENCHMARK = "choose"  # the asked questions, as a benchmark
@@ -57,8 +55,8 @@ def prepare(overrides: Sequence[str], choose: ChooseSettings) -> RunContext:
     """
     settings = compose(*overrides)
     shown = AmateurSettings(name="early_exit", drop_layers=[0])  # until there is a candidate
-    stages = ["sample", "distill"]
-    context = context_of(replace(settings, stages=stages, benchmarks=[], amateur=shown))
+    changed = {"stages": ["sample", "distill"], "benchmarks": [], "amateur": shown}
+    context = context_of(replace(settings, **changed))
     inputs, data, method = context.inputs, settings.data, context.inputs.method
     if settings.imports_records or not method.target.choice.columns or method.epochs:
         raise UserError(
@@ -104,16 +102,12 @@ def measure(
         profile = select_steps(own, trajectories, steps).facts
         agreement = self_consistency(own, choose, "amateur")
         mean, gap = float(agreement.mean()), difference(expert[None], agreement[None])
-        reasons = diagnose_pair(profile)
-        if gap.ci95[1] < 0:
-            reasons.insert(
-                0,
-                f"It agrees with itself more than the expert ({100 * mean:.1f} % against "
-                f"{100 * expert.mean():.1f} %), so it is probably stronger.",
-            )
-        if not profile["kept"]:
-            reasons.insert(0, f"No step has a divergence above beta={own.inputs.settings.beta}.")
-        one = Candidate(name, words, own, tuple(reasons), profile, mean, gap, steps)
+        shares = f"{100 * mean:.1f} % against {100 * expert.mean():.1f} %"
+        above = f"It agrees with itself more than the expert ({shares}): it may be stronger."
+        empty = f"No step has a divergence above beta={own.inputs.settings.beta}."
+        tests = {empty: not profile["kept"], above: gap.ci95[1] < 0}
+        reasons = (*(one for one, holds in tests.items() if holds), *diagnose_pair(profile))
+        one = Candidate(name, words, own, reasons, profile, mean, gap, steps)
         found.setdefault(own.inputs.amateur.fingerprint, one)
     return sorted(found.values(), key=lambda one: (bool(one.rejected), -one.moving))
 
@@ -146,22 +140,14 @@ def self_consistency(context: RunContext, choose: ChooseSettings, who: str) -> N
     reference: a stronger model agrees with itself more often. Being wrong in one way does, too.
     """
     benchmark, count = context.inputs.benchmarks[0], choose.samples
-    questions = context.inputs.benchmark_questions[BENCHMARK]
+    questions, kind = context.inputs.benchmark_questions[BENCHMARK], benchmark.answer
     answers = make_answers(context, benchmark, sampled(context, choose, who=who))
-    inputs = {"answers": answers.address, **versions_of(GRADING_PACKAGES)}
-    settings = {"kind": benchmark.answer, "choices": [one.choices for one in questions]}
-
-    def build(_: Path) -> dict[str, Any]:
-        records: list[dict[str, Any]] = [
-            {"kind": benchmark.answer, "choices": choices, "correct": False}
-            | {"extracted": extract(row["output"], benchmark.answer, choices)[0]}
-            for row in read_by_index(answers.folder)
-            for choices in [questions[row["index"] // count].choices]
-        ]
-        votes = [one["vote"] for one in with_votes(records, count)]
-        own = [Counter(votes[start : start + count]) for start in range(0, len(votes), count)]
-        most = [max((n for vote, n in one.items() if vote is not None), default=0) for one in own]
-        return {"agreement": [one / count for one in most]}
-
-    made = context.make(Recipe("agreement", grade.VERSION, inputs, settings), build)
-    return np.array(made.facts["agreement"])
+    records: list[dict[str, Any]] = []
+    for row in read_by_index(answers.folder):
+        choices = questions[row["index"] // count].choices
+        answer = extract(row["output"], kind, choices)[0]
+        records.append({"extracted": answer, "correct": False, "kind": kind, "choices": choices})
+    votes = [one["vote"] for one in with_votes(records, count)]
+    own = [Counter(votes[start : start + count]) for start in range(0, len(votes), count)]
+    most = [max((n for vote, n in one.items() if vote is not None), default=0) for one in own]
+    return np.array(most) / count

@@ -32,7 +32,7 @@ RESAMPLES = 10_000
 
 Scores = NDArray[np.float64]  # (questions,)
 Score = Callable[[Tuned | None], Scores]  # of an adapter; None: of the untuned expert
-Answer = tuple[list[int], list[int]]  # token ids of a prompt and of an answer
+Answer = tuple[tuple[int, ...], tuple[int, ...]]  # token ids of a prompt and of an answer
 
 CHOOSING, HELD_OUT = slice(0, None, 2), slice(1, None, 2)  # the halves of the questions
 
@@ -81,7 +81,7 @@ def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSe
             for trial in alive:
                 distiller = trial.context.inputs.settings.distiller
                 own = trial.context.changed(distiller=replace(distiller, steps=steps, **constant))
-                tuned = make_adapter(own, trial.supervision, is_rung=True, start=trial.rung)
+                tuned = make_adapter(own, trial.supervision, rung=True, start=trial.rung)
                 trial.rung, trial.scores[steps] = tuned.artifact, score(tuned)
                 trained += steps - before
                 progress.add()
@@ -91,7 +91,7 @@ def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSe
 
 def _trials(candidates: Sequence[Candidate], choose: ChooseSettings) -> tuple[list[Trial], int]:
     """The trials with different labels, and how many have the labels of one of them."""
-    trials: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}  # by labels
     total = 0
     for candidate, alpha, beta in product(candidates, choose.alphas, choose.betas):
         own = candidate.context.changed(alpha=alpha, beta=beta)
@@ -102,10 +102,8 @@ def _trials(candidates: Sequence[Candidate], choose: ChooseSettings) -> tuple[li
             trial = Trial(candidate, alpha, beta, own, made)
             trials.setdefault(made.facts["digest"], trial)
     if len(trials) < 2:
-        raise UserError(
-            "fewer than two combinations of amateur, alpha and beta have different labels: list "
-            "more in choose.amateurs, choose.alphas or choose.betas."
-        )
+        text = "fewer than two combinations of amateur, alpha and beta have different labels"
+        raise UserError(f"{text}: list more in choose.amateurs, choose.alphas or choose.betas.")
     return [*trials.values()], total - len(trials)
 
 
@@ -113,28 +111,25 @@ def _scorer(context: RunContext, choose: ChooseSettings) -> tuple[str, Score]:
     """What scores are, and the function that measures them.
 
     The margin is the mean of log pi(y+) minus that of log pi(y-), in nats, over the expert's own
-    sampled right answers y+ and wrong ones y- that ended, on the questions that have both. If
-    neither half has two of them, the score is the sampled accuracy.
+    sampled right answers y+ and wrong ones y- that ended, on the questions that have both. If fewer
+    than four do, the score is the accuracy of sampled answers on all questions.
     """
     variant, benchmark = sampled(context, choose), context.inputs.benchmarks[0]
-    answers, size = make_answers(context, benchmark, variant), choose.samples
+    size, asked = choose.samples, context.inputs.benchmark_questions[BENCHMARK]
 
     def grades(tuned: Tuned | None = None) -> tuple[list[dict[str, Any]], str]:
         made = evaluate_benchmark(context, benchmark, replace(variant, tuned=tuned)).graded
         return [*read_json_lines(made.folder / "answers.jsonl")], made.address
 
     graded, address = grades()
-    with context.models.generating("evaluator") as (expert, _):
-        asked, prompt = (
-            context.inputs.benchmark_questions[BENCHMARK],
-            context.inputs.evaluation_prompt,
-        )
-        prompts = render_prompts(expert, asked, prompt, question_text)
+    answers = read_by_index(make_answers(context, benchmark, variant).folder)
+    expert, prompt = context.models.expert(), context.inputs.evaluation_prompt
+    prompts = [tuple(ids) for ids in render_prompts(expert, asked, prompt, question_text)]
     parts: list[tuple[list[Answer], list[Answer]]] = [([], []) for _ in prompts]  # right, wrong
-    for index, (row, one) in enumerate(zip(read_by_index(answers.folder), graded, strict=True)):
+    for index, (row, one) in enumerate(zip(answers, graded, strict=True)):
+        answer = prompts[index // size], tuple(row["token_ids"])
         if one["finished"]:
-            part = parts[index // size][not one["correct"]]
-            part.append((prompts[index // size], row["token_ids"]))
+            parts[index // size][not one["correct"]].append(answer)
     both = [pair for pair in parts if all(pair)]
 
     def margins(tuned: Tuned | None) -> Scores:
@@ -143,17 +138,17 @@ def _scorer(context: RunContext, choose: ChooseSettings) -> tuple[str, Score]:
         settings = {"tokens_per_pass": tokens, **context.inputs.machine}
 
         def build(_: Path) -> dict[str, Any]:
-            flat = [one for pair in both for part in pair for one in part]
-            values = iter(log_likelihoods(context, tuned, flat))
-            means = [[np.mean([next(values) for _ in part]) for part in pair] for pair in both]
+            distinct = [*dict.fromkeys(one for pair in both for part in pair for one in part)]
+            nats = dict(zip(distinct, log_likelihoods(context, tuned, distinct), strict=True))
+            means = [[np.mean([nats[one] for one in part]) for part in pair] for pair in both]
             return {"margins": [float(right - wrong) for right, wrong in means]}
 
         made = context.make(Recipe("margin", VERSION, inputs, settings), build)
         return np.array(made.facts["margins"])
 
     def accuracies(tuned: Tuned | None) -> Scores:
-        right = [one["correct"] for one in grades(tuned)[0]]
-        return np.reshape(np.array(right, dtype=float), (-1, size)).mean(axis=1)
+        right = np.array([one["correct"] for one in grades(tuned)[0]], dtype=float)
+        return right.reshape(-1, size).mean(axis=1)
 
     return ("margin, nats", margins) if len(both) >= 4 else ("sampled accuracy", accuracies)
 
@@ -165,23 +160,21 @@ def log_likelihoods(
     """Of each answer: log pi(answer | prompt), in nats, summed over its tokens."""
     from lr_exp.distiller.distill import attach_adapter  # imports peft
 
-    expert, inputs = context.models.expert(), context.inputs
+    expert, device = context.models.expert(), context.inputs.device
     attached = attach_adapter(expert, tuned.adapter) if tuned else None
-    device = inputs.device
-    size = pass_size(inputs.settings.sampler.tokens_per_pass or 1, device, packs=expert.packs)
+    tokens = context.inputs.settings.sampler.tokens_per_pass or 1
+    size = pass_size(tokens, device.partition(":")[0], packs=expert.packs)
     found: list[float] = []
-    try:
-        for group in groups_within([len(prompt) + len(ids) for prompt, ids in answers], size):
-            chosen = [answers[index] for index in group]
-            reads = [range(len(p) - 1, len(p) + len(ids) - 1) for p, ids in chosen]
-            packed = pack([[*p, *ids[:-1]] for p, ids in chosen], reads).to(device)
-            logits = read_logits(attached or expert.model, packed)[:, : expert.vocabulary_size]
-            written = torch.tensor([[one] for _, ids in chosen for one in ids], device=device)
-            each = contrast.log_probs(logits).gather(-1, written)
-            found += [part.sum().item() for part in each.split([len(ids) for _, ids in chosen])]
-    finally:
-        if attached is not None:
-            attached.unload()
+    for group in groups_within([len(prompt) + len(ids) for prompt, ids in answers], size):
+        chosen = [answers[index] for index in group]
+        reads = [range(len(p) - 1, len(p) + len(ids) - 1) for p, ids in chosen]
+        packed = pack([[*p, *ids[:-1]] for p, ids in chosen], reads).to(device)
+        logits = read_logits(attached or expert.model, packed)[:, : expert.vocabulary_size]
+        written = torch.tensor([[one] for _, ids in chosen for one in ids], device=device)
+        each = contrast.log_probs(logits).gather(-1, written)
+        found += [part.sum().item() for part in each.split([len(ids) for _, ids in chosen])]
+    if attached is not None:
+        attached.unload()
     return found
 
 

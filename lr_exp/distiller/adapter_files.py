@@ -6,7 +6,6 @@ from pathlib import Path
 VERSION = 4  # of the training's code; part of the artifact's address
 
 ADAPTER = "adapter"
-CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
 SNAPSHOTS = "snapshots"
 

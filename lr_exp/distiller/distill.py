@@ -16,7 +16,7 @@ from transformers import GenerationConfig, set_seed
 from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.data.lazy import Lazy
-from lr_exp.distiller.adapter_files import ADAPTER, CHECKPOINT, HISTORY, SNAPSHOTS
+from lr_exp.distiller.adapter_files import ADAPTER, HISTORY, SNAPSHOTS
 from lr_exp.distiller.batches import build_batch, plan_batches, tokens_read
 from lr_exp.distiller.lora import lora_layers
 from lr_exp.distiller.sharding import shard
@@ -28,6 +28,8 @@ from lr_exp.models.probing import PROBE, same_but_for_rounding
 from lr_exp.progress import Progress
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import json_lines, write_atomically
+
+_CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
@@ -71,9 +73,9 @@ def distill(
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             write_atomically(folder / HISTORY, json_lines(trainer.history))
             if training.keeps_checkpoint:
-                trainer.save(folder / CHECKPOINT)
+                trainer.save(folder / _CHECKPOINT)
             else:
-                (folder / CHECKPOINT).unlink(missing_ok=True)
+                (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not training.is_sharded:  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
@@ -93,9 +95,10 @@ def _train(
 ) -> None:
     """Trains on all batches, from the last checkpoint on; logs the metrics before it, too."""
     training, settings = trainer.training, trainer.training.settings
-    checkpoint, base = folder / CHECKPOINT, Path(training.base_location)
+    checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     saved = time.monotonic()
-    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else training.start)
+    start = training.start and training.start / _CHECKPOINT
+    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else start)
     if found is not None:
         distributed.run_on_all_ranks(lambda: trainer.load(found))
     for entry in trainer.history:

@@ -34,8 +34,8 @@ class RunContext:
     def changed(self, **settings: Any) -> "RunContext":
         """A context with other settings, see `Inputs.changed`, that shares the loaded models."""
         other = copy(self)
-        other.inputs = self.inputs.changed(**settings)
-        other.models = self.models.of(other.inputs)
+        other.inputs, other.models = self.inputs.changed(**settings), copy(self.models)
+        other.models._inputs = other.inputs
         return other
 
     @property
@@ -85,12 +85,6 @@ class LoadedModels:
         self._engines: dict[str, Engine] = {}
         # The identities of the engines used so far, by part of the settings.
         self.engine_identities: dict[str, dict[str, Any]] = {}
-
-    def of(self, inputs: Inputs) -> "LoadedModels":
-        """The same models and engines for inputs with the same expert."""
-        other = copy(self)
-        other._inputs = inputs
-        return other
 
     def expert(self) -> LanguageModel:
         if "expert" not in self._loaded:

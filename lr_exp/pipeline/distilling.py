@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_exp.config.settings import DistillerSettings, identity_settings
-from lr_exp.distiller.adapter_files import (
-    ADAPTER,
-    CHECKPOINT,
-    VERSION,
-    read_history,
-    read_snapshots,
-)
+from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
@@ -62,22 +56,16 @@ def tune_expert(
 
 
 def make_adapter(
-    context: RunContext,
-    supervision: Artifact,
-    *,
-    is_rung: bool = False,
-    start: Artifact | None = None,
+    context: RunContext, supervision: Artifact, *, rung: bool = False, start: Artifact | None = None
 ) -> Tuned:
     """Tunes an adapter.
 
-    Args:
-        is_rung: the artifact also has a checkpoint, from which a longer training can start.
-        start: a rung with fewer optimizer steps and otherwise the same settings. It saves its
-            optimizer steps and changes no weight, so it is not part of the recipe.
+    A `rung` has a checkpoint, too: it can be the `start` of a training that differs in having more
+    optimizer steps. Where a training starts does not change its weights, so no recipe has it.
     """
     inputs, settings = context.inputs, settings_for_epochs(context, supervision)
     recipe = Recipe(
-        "rung" if is_rung else "adapter",
+        "rung" if rung else "adapter",
         VERSION,
         {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
         {
@@ -104,8 +92,8 @@ def make_adapter(
             base_location=inputs.expert.location,
             base_revision=inputs.expert.revision,
             on_log=log,
-            start=start and start.folder / CHECKPOINT,
-            keeps_checkpoint=is_rung,
+            start=start and start.folder,
+            keeps_checkpoint=rung,
         )
         kept = Supervision.load(supervision.folder)
         expert = models.expert_to_shard() if training.is_sharded else models.expert()

@@ -82,13 +82,10 @@ class Inputs:
         self._conf_dirs = conf_dirs
 
     def changed(self, **settings: Any) -> "Inputs":
-        """A copy with other `alpha`, `beta`, `distiller` or `amateur`, which reads no input again.
-
-        Only another amateur is read.
-        """
+        """A copy with other `alpha`, `beta`, `distiller` or `amateur`; only an amateur is read."""
         other = copy(self)
         other.settings = replace(self.settings, **settings)
-        other._tokenizers = dict(self._tokenizers)
+        other._tokenizers = {**self._tokenizers}
         for name in ("method", *(("amateur", "shared") if "amateur" in settings else ())):
             vars(other).pop(name, None)
         return other
