@@ -17,6 +17,7 @@ from lr_exp.choose.halving import CHOOSING, HELD_OUT, Trial, halve, probability_
 from lr_exp.choose.tables import candidate_table, figure_of, trial_table
 from lr_exp.config.settings import ChooseSettings
 from lr_exp.pipeline.distilling import make_adapter
+from lr_exp.report.names import ABSENT
 from lr_exp.store.shards import read_by_index
 from tests.support.tiny import tiny_model
 
@@ -188,6 +189,7 @@ def halved(monkeypatch, scores, rungs):
 
     def context(name):
         distiller = lr_exp.compose("experiment=demo").distiller
+        distiller = replace(distiller, steps=100)  # linear: as much as 50 at a constant rate
         inputs = SimpleNamespace(settings=SimpleNamespace(distiller=distiller))
 
         def changed(distiller):
@@ -228,8 +230,9 @@ def test_halving_keeps_the_better_half_of_each_rung(monkeypatch):
     assert found.steps == 5 * 10 + 3 * 20 + 2 * 30
     assert found.grid_steps == 5 * 60
     table = trial_table(found)
+    assert "distiller.steps=100 with distiller.schedule=linear are as much as 50" in table.notes[1]
     assert table.rows[1][-2:] == ["-4.00", "0.00"]  # the held-out half is against the winner
-    assert [row[-1] for row in table.rows[2:]] == ["—", "—", "—"]
+    assert [row[-1] for row in table.rows[2:]] == [ABSENT] * 3
     shown = [Candidate("c", ("amateur=c",), None, (), {"moving_of_kept": 0.5})]  # type: ignore[arg-type]
     assert b"c, " in figure_of(shown, found).svg
 
@@ -238,6 +241,7 @@ def test_two_trials_stay_to_be_compared(monkeypatch):
     found, trained = halved(monkeypatch, {"a": [1, 2], "b": [2, 1]}, [5, 9])
     assert [one.candidate.name for one in found.ranked] == ["a", "b"]
     assert len(trained) == 4
+    assert len(trial_table(found).notes) == 1  # the rungs end before the run does
 
 
 def test_the_halves_of_the_questions_share_none():

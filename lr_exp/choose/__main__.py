@@ -64,10 +64,12 @@ def split(words: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
             raise UserError(f"{word}: list the candidates, as choose.amateurs=[NAME,...].")
         if group != "choose":
             others.append(word)
-        elif key in known:
-            own[key] = parse_override(word).value()
-        else:
+        elif key not in known:
             raise UserError(f"choose.{key} is not a setting.{did_you_mean(key, known)}")
+        elif (override := parse_override(word)).is_sweep_override():
+            raise UserError(f"{word} is several values: write a list, choose.{key}=[...].")
+        else:
+            own[key] = override.value()
     return ChooseSettings(**own), others
 
 

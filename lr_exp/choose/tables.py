@@ -23,14 +23,15 @@ _ABOUT = (
 def candidate_table(found: Sequence[Candidate]) -> Table:
     """One row per candidate; the first reason of each rejection is a note."""
     cells, records, notes = [], [], [_ABOUT]
-    for rank, one in enumerate(found, 1):
+    for number, one in enumerate(found, 1):
         percent = {
             "moving_of_kept": one.moving if one.profile else None,
             "share_above_0.4": one.profile.get("share_above_0.4"),
             "agreement": one.agreement,
         }
         kept, numbers = one.profile.get("kept"), [_percent(value) for value in percent.values()]
-        shown = ["rejected" if one.rejected else str(rank), one.name, cell.number(kept, ",d")]
+        rank = "rejected" if one.rejected else str(number)
+        shown = [rank, one.name, cell.number(kept, ",d")]
         cells.append([*shown, *numbers, cell.with_interval(one.gap)])
         record: dict[str, Any] = {"amateur": one.name, "rank": rank, "kept": kept, **percent}
         record |= estimate_record("gap", one.gap)
@@ -71,8 +72,15 @@ def trial_table(trials: Trials) -> Table:
         f"Score: {trials.measure}, on {counts[0]}; held out: on {counts[1]}. P: bootstrap "
         "probability over the questions held out that the first row is better. After: optimizer "
         f"steps at a constant learning rate, {share} of the whole grid's. {trials.same} "
-        "combinations have the labels of another one and are left out.",
+        "combinations have the labels of another one and are left out."
     ]
+    run = winner.context.inputs.settings.distiller
+    equal = run.steps if run.schedule == "constant" else run.steps // 2  # sum of learning rates
+    if last > equal:
+        notes.append(
+            f"The last rung trains longer than the run: distiller.steps={run.steps} with "
+            f"distiller.schedule={run.schedule} are as much as {equal} at a constant learning rate."
+        )
     return Table("choose", "Amateur, alpha and beta", columns, cells, records, notes)
 
 
