@@ -214,7 +214,8 @@ def halved(monkeypatch, scores, rungs):
     monkeypatch.setattr(halving, "_trials", lambda *_: (trials, 0))
     monkeypatch.setattr(halving, "_scorer", lambda *_: ("score", score))
     monkeypatch.setattr(halving, "make_adapter", adapter)
-    found = halve(None, [], ChooseSettings(rungs=rungs))  # type: ignore[arg-type]
+    run = SimpleNamespace(settings=SimpleNamespace(distiller=SimpleNamespace(steps=100)))
+    found = halve(SimpleNamespace(inputs=run), [], ChooseSettings(rungs=rungs))  # type: ignore[arg-type]
     return found, trained
 
 
@@ -228,7 +229,7 @@ def test_halving_keeps_the_better_half_of_each_rung(monkeypatch):
         *(("e", 60, ("e", 30)), ("c", 60, ("c", 30))),
     ]
     assert found.steps == 5 * 10 + 3 * 20 + 2 * 30
-    assert found.grid_steps == 5 * 60
+    assert found.grid_steps == 5 * 100
     table = trial_table(found)
     assert "distiller.steps=100 with distiller.schedule=linear are as much as 50" in table.notes[1]
     assert table.rows[1][-2:] == ["-4.00", "0.00"]  # the held-out half is against the winner

@@ -59,7 +59,7 @@ class Trials:
     untuned: Scores
     same: int  # trials left out because their labels are those of another
     steps: int  # optimizer steps trained
-    grid_steps: int  # of all trials, each to the last rung
+    grid_steps: int  # of a whole run for each trial
 
 
 def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSettings) -> Trials:
@@ -74,7 +74,7 @@ def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSe
     # At least two remain, so that the best has another one to be compared with.
     sizes = [*accumulate(rungs, lambda n, _: max(2, math.ceil(n / 2)), initial=len(alive))]
     constant = {"schedule": "constant", "warmup_steps": 0, "snapshot_every": None}
-    trained, grid = 0, len(alive) * rungs[-1]
+    trained, grid = 0, len(alive) * context.inputs.settings.distiller.steps
     with Progress("choose", sum(sizes[:-1]), "training") as progress:
         for before, steps, size in zip([0, *rungs], rungs, sizes, strict=False):
             alive, done = alive[:size], [*alive[size:], *done]

@@ -71,7 +71,7 @@ def trial_table(trials: Trials) -> Table:
     notes = [
         f"Score: {trials.measure}, on {counts[0]}; held out: on {counts[1]}. P: bootstrap "
         "probability over the questions held out that the first row is better. After: optimizer "
-        f"steps at a constant learning rate, {share} of the whole grid's. {trials.same} "
+        f"steps at a constant learning rate, {share} of a whole run's for each row. {trials.same} "
         "combinations have the labels of another one and are left out."
     ]
     run = winner.context.inputs.settings.distiller
