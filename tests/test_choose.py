@@ -160,6 +160,25 @@ def test_a_more_consistent_amateur_is_rejected_first_for_that(made, monkeypatch)
     assert not any(one.rejected for one in measure(context, [*OVERRIDES, made.store], choose))
 
 
+def test_an_amateur_without_a_moving_label_is_rejected(made, monkeypatch):
+    context, choose = context_of_micro(made.store)
+    choose = replace(choose, amateurs=["micro", "micro_large_careless"])
+    select = candidates.select_steps
+
+    def still(own, *rest):
+        facts = select(own, *rest).facts
+        is_still = own.inputs.amateur.name == "micro_large_careless"
+        # Without a choice, the limits of the diagnostics do not apply.
+        return SimpleNamespace(
+            facts=facts | {"moving": 0, "moving_of_kept": 0.0, "choice": 0} if is_still else facts
+        )
+
+    monkeypatch.setattr(candidates, "select_steps", still)
+    first, last = measure(context, [*OVERRIDES, made.store], choose)
+    assert (first.name, first.rejected) == ("micro", ())
+    assert last.rejected[0].startswith("At none of the ")
+
+
 def test_an_amateur_with_other_tokens_is_rejected_with_the_reason(made, tmp_path):
     context, choose = context_of_micro(made.store)
     choose = replace(choose, amateurs=["micro", str(tiny_model(tmp_path, "other"))])

@@ -104,8 +104,9 @@ def measure(
         mean, gap = float(agreement.mean()), difference(expert[None], agreement[None])
         shares = f"{100 * mean:.1f} % against {100 * expert.mean():.1f} %"
         above = f"It agrees with itself more than the expert ({shares}): it may be stronger."
-        empty = f"No step has a divergence above beta={own.inputs.settings.beta}."
-        tests = {empty: not profile["kept"], above: gap.ci95[1] < 0}
+        kept = f"{profile['kept']:,} kept steps (beta={own.inputs.settings.beta})"
+        still = f"At none of the {kept} does the label move the expert."
+        tests = {still: not profile.get("moving"), above: gap.ci95[1] < 0}
         reasons = (*(one for one, holds in tests.items() if holds), *diagnose_pair(profile))
         one = Candidate(name, words, own, reasons, profile, mean, gap, steps)
         found.setdefault(own.inputs.amateur.fingerprint, one)
