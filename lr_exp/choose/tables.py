@@ -59,8 +59,8 @@ def trial_table(trials: Trials) -> Table:
         held = trial.scores[last][HELD_OUT] if last in trial.scores else None
         best = winner.scores[last][HELD_OUT]
         record["held out"] = None if held is None else held.mean()
-        is_other = held is not None and trial is not winner
-        record["P"] = probability_better(best, held) if is_other else None
+        compared = None if trial is winner else held
+        record["P"] = None if compared is None else probability_better(best, compared)
         records.append(record)
         numbers = [cell.number(value, ".2f") for value in [*record.values()][len(setup) :]]
         cells.append([*map(str, setup), *numbers])
@@ -97,14 +97,16 @@ def figure_of(found: Sequence[Candidate], trials: Trials | None) -> Figure:
     panels[0].set_yticks(range(len(found)), [one.name for one in found])
     panels[0].set_ylim(len(found) - 0.5, -0.5)
     panels[0].set_xlabel("moving (% of kept steps)")
-    for number, trial in enumerate(trials.ranked if trials else ()):
-        means = [float(one[CHOOSING].mean()) for one in (trials.untuned, *trial.scores.values())]
-        hue = HUES[2 + number] if number < _SHOWN else FAINT
-        (line,) = panels[1].plot([0, *trial.scores], means, color=hue, zorder=3 - number / 1000)
-        if number < _SHOWN:
-            drawn[f"{trial.candidate.name}, α {trial.alpha}, β {trial.beta}"] = line  # noqa: RUF001
+    if trials:
         panels[1].set_xlabel("optimizer steps")
         panels[1].set_ylabel(trials.measure)
+        for number, trial in enumerate(trials.ranked):
+            means = [one[CHOOSING].mean() for one in (trials.untuned, *trial.scores.values())]
+            hue = HUES[2 + number] if number < _SHOWN else FAINT
+            (line,) = panels[1].plot([0, *trial.scores], means, color=hue, zorder=3 - number / 1000)
+            if number < _SHOWN:
+                name = f"{trial.candidate.name}, α {trial.alpha}, β {trial.beta}"  # noqa: RUF001
+                drawn[name] = line
     legend_below(mpl_figure, drawn)
     caption = "Amateurs by the share of kept steps that move; scores of the trials by steps."
     return Figure("candidates", "Choice of the amateur, alpha and beta", caption, mpl_figure)
