@@ -445,6 +445,27 @@ class WandbSettings(_Checked):
 
 
 @dataclass
+class ChooseSettings(_Checked):
+    """The candidates of `python -m lr_exp.choose`; not part of a run's settings."""
+
+    # Names in conf/amateur, hub ids or folders (with a slash); empty: the run's own.
+    amateurs: list[str] = field(default_factory=list)
+    early_exits: bool = True  # also the expert without each single layer
+    samples: Annotated[int, "[2, 2**31)"] = 8  # answers drawn for each question, at temperature 1
+    # Questions with references; null: nothing is trained, alpha and beta are the run's.
+    questions: Annotated[int | None, "[4, 2**31)"] = None
+    alphas: list[Annotated[float, "(0, 1]"]] = field(default_factory=lambda: [0.05, 0.2, 0.5])
+    betas: list[Annotated[float, "[0, inf)"]] = field(default_factory=lambda: [0.1, 0.4, 0.8, 1.6])
+    # Optimizer steps after each of which the better half is kept.
+    rungs: list[Annotated[int, COUNT]] = field(default_factory=lambda: [15, 50, 100])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rungs or self.rungs != sorted({*self.rungs}):
+            raise UserError(f"choose.rungs={self.rungs}: list optimizer steps in rising order.")
+
+
+@dataclass
 class Settings(_Checked):
     """All settings of a run, as written after `python -m lr_exp`."""
 

@@ -72,7 +72,10 @@ def distill(
         if distributed.is_rank0():
             _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             write_atomically(folder / HISTORY, json_lines(trainer.history))
-            (folder / _CHECKPOINT).unlink(missing_ok=True)
+            if training.keeps_checkpoint:
+                trainer.save(folder / _CHECKPOINT)
+            else:
+                (folder / _CHECKPOINT).unlink(missing_ok=True)
     finally:
         if not training.is_sharded:  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
@@ -94,7 +97,8 @@ def _train(
     training, settings = trainer.training, trainer.training.settings
     checkpoint, base = folder / _CHECKPOINT, Path(training.base_location)
     saved = time.monotonic()
-    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else None)
+    start = training.start and training.start / _CHECKPOINT
+    found = distributed.run_on_rank0(lambda: checkpoint if checkpoint.exists() else start)
     if found is not None:
         distributed.run_on_all_ranks(lambda: trainer.load(found))
     for entry in trainer.history:

@@ -46,6 +46,8 @@ class Training:
     base_location: str  # the base model that the adapter's config names ...
     base_revision: str | None  # ... and its hub commit
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
+    start: Path | None = None  # the folder of a shorter training that kept its checkpoint
+    keeps_checkpoint: bool = False
 
     @property
     def is_sharded(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ class RunContext:
         self.log = log
         self._store = store
         self._peaks: list[int] = []
+
+    def changed(self, **settings: Any) -> "RunContext":
+        """A context with other settings, see `Inputs.changed`, that shares the loaded models."""
+        other = copy(self)
+        other.inputs, other.models = self.inputs.changed(**settings), copy(self.models)
+        other.models._inputs = other.inputs
+        return other
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -105,13 +113,15 @@ class LoadedModels:
 
         An early exit gets weights of its own: the expert's may carry an adapter at the time.
         """
-        if "amateur" not in self._loaded:
-            source = self._inputs.amateur
+        source = self._inputs.amateur
+        if source.fingerprint not in self._loaded:
+            for other in self._loaded.keys() - {"expert"}:
+                del self._loaded[other]
             model = self._load(source)
             if source.drop_layers:
                 model = early_exit.early_exit(model, source.drop_layers, source.name)
-            self._loaded["amateur"] = model
-        return self._loaded["amateur"]
+            self._loaded[source.fingerprint] = model
+        return self._loaded[source.fingerprint]
 
     @contextmanager
     def generating(

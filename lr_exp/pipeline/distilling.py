@@ -55,10 +55,17 @@ def tune_expert(
     return tuned, DistillSummary.model_validate(summary)
 
 
-def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
+def make_adapter(
+    context: RunContext, supervision: Artifact, *, rung: bool = False, start: Artifact | None = None
+) -> Tuned:
+    """Tunes an adapter.
+
+    A `rung` has a checkpoint, too: it can be the `start` of a training that differs in having more
+    optimizer steps. Where a training starts does not change its weights, so no recipe has it.
+    """
     inputs, settings = context.inputs, settings_for_epochs(context, supervision)
     recipe = Recipe(
-        "adapter",
+        "rung" if rung else "adapter",
         VERSION,
         {"supervision": supervision.facts["digest"], "expert": inputs.expert.fingerprint},
         {
@@ -85,6 +92,8 @@ def make_adapter(context: RunContext, supervision: Artifact) -> Tuned:
             base_location=inputs.expert.location,
             base_revision=inputs.expert.revision,
             on_log=log,
+            start=start and start.folder,
+            keeps_checkpoint=rung,
         )
         kept = Supervision.load(supervision.folder)
         expert = models.expert_to_shard() if training.is_sharded else models.expert()

@@ -245,7 +245,7 @@ def evaluate_benchmark(
     if benchmark.name in run.task_benchmarks:
         answers = grades = _graded_tasks(context, benchmark, variant)
     else:
-        answers = _answers(context, benchmark, variant)
+        answers = make_answers(context, benchmark, variant)
         grades = _grades(context, benchmark, variant, answers)
     facts, forced = grades.facts, None
     is_snapshot = tuned is not None and tuned.step is not None
@@ -367,7 +367,7 @@ def _forced(
     return context.make(recipe, build, together=True)
 
 
-def _answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
+def make_answers(context: RunContext, benchmark: BenchmarkSettings, variant: Variant) -> Artifact:
     run, models, evaluator = context.inputs, context.models, context.inputs.settings.evaluator
     questions, tuned = run.benchmark_questions[benchmark.name], variant.tuned
     decoder = variant.decoder or evaluator.decoder

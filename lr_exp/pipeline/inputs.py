@@ -6,6 +6,7 @@ Weights are loaded only to merge `expert.adapter` into the expert.
 import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -105,6 +106,15 @@ class Inputs:
             distiller=replace(distiller, tokens_per_pass=distiller.tokens_per_pass or tokens),
             evaluator=replace(evaluator, batch_size=evaluator.batch_size or answered),
         )
+
+    def changed(self, **settings: Any) -> "Inputs":
+        """A copy with other `alpha`, `beta`, `distiller` or `amateur`; only an amateur is read."""
+        other = copy(self)
+        other.settings = replace(self.settings, **settings)
+        other._tokenizers = {**self._tokenizers}
+        for name in ("method", *(("amateur", "shared", "cross") if "amateur" in settings else ())):
+            vars(other).pop(name, None)
+        return other
 
     @cached_property
     def method(self) -> Method:

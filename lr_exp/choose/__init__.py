@@ -1,0 +1,1 @@
+"""Which amateur, alpha and beta for an expert and its questions?"""
