@@ -78,6 +78,7 @@ def _results(run: Run) -> list[dict[str, Any]]:
         "trained": run.summary.distill is not None,
         "steps": run.sample.steps,
         "kept": run.sample.kept,
+        "conflicts": run.sample.conflicts,
         "moving": run.sample.moving,
         "kl_mean_nats": run.sample.kl_mean,
         "tuned_tokens": run.distill.tuned_tokens,
