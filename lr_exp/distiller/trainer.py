@@ -45,6 +45,8 @@ class Training:
     base_location: str  # the base model that the adapter's config names ...
     base_revision: str | None  # ... and its hub commit
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
+    # With `distiller.stop`: the score of a model with its last metrics; the highest is the best.
+    score: Callable[[Any, dict[str, float]], float] | None = None
 
     @property
     def is_sharded(self) -> bool:
