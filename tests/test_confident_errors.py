@@ -26,6 +26,7 @@ POSITIONS = [
     ([0.95, 0.05, 0.0], [0.05, 0.95, 0.0]),  # one plausible token, which the label confirms
     ([0.6, 0.4, 0.0], [0.01, 0.02, 0.97]),  # the amateur's token is not even plausible
     ([0.55, 0.25, 0.2], [0.06, 0.01, 0.93]),  # it is sure of 12, but the label prefers 11
+    ([0.8, 0.1, 0.1], [0.99, 0.005, 0.005]),  # both prefer 10, and only 10 is plausible
     ([0.6, 0.4, 0.0], [0.55, 0.45, 0.0]),  # below beta
 ]
 CONFLICTS = {0, 3, 4}
@@ -88,7 +89,7 @@ def test_dropped_conflicts_are_counted_and_shown(tmp_path):
     write_shard(steps, 0, rows(), SCHEMA)
     with_rule = selected(answers, steps, method(select="kl_no_conflict"))
     assert with_rule.profile["conflicts"] == len(CONFLICTS)
-    assert with_rule.supervision.trajectories[0].steps == [1, 2, 5]
+    assert with_rule.supervision.trajectories[0].steps == [1, 2, 5, 6]
     assert "conflicts" not in selected(answers, steps, method()).profile
     sample = SampleSummary(questions=1, steps=7, kept=3, conflicts=3, seconds=1.0)
     assert "dropped 3 in conflict" in _sampled(sample)
