@@ -7,7 +7,7 @@ import pytest
 
 from lr_exp.calibration import planted
 from lr_exp.calibration.__main__ import main
-from lr_exp.calibration.planted import METHODS, PLANTED, benchmarks
+from lr_exp.calibration.planted import DEFAULT, METHODS, PLANTED, benchmarks
 from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
 from lr_exp.micro import model_folder
 from lr_exp.micro.training import Recipe
@@ -108,6 +108,7 @@ def test_a_planted_value_outside_the_interval_is_marked():
     [
         (["--jobs", "0"], "--jobs=0 is out of range"),
         (["--seeds", "-1"], "--seeds=-1 is out of range"),
+        (["--experts", "carry,slipp"], "--experts='slipp' is not known. Did you mean 'slip'"),
         (["evaluator.max_exampels=5"], "evaluator.max_exampels"),
         (["evaluator.force_answer=false"], "a calibration needs all stages"),
     ],
@@ -124,7 +125,8 @@ def test_the_help_names_the_defaults_and_their_cost(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for text in ("44 minutes of CPU time", "(default: 0,1,2)", "processes (default: 2)"):
         assert text in shown
-    assert f"{3 * len(PLANTED) * len(METHODS)} runs" in shown
+    assert f"{3 * len(DEFAULT) * len(METHODS)} runs" in shown
+    assert {*DEFAULT} < {*PLANTED}
 
 
 def test_a_planted_model_is_trained_once_and_depends_on_its_corpus(tmp_path, monkeypatch):
@@ -151,5 +153,5 @@ def test_planted_causes_are_recovered(tmp_path, capsys):
     shown = [one for one in capsys.readouterr().out.splitlines() if str(tmp_path) not in one]
     assert max(map(len, shown)) <= 80
     rows = [*csv.DictReader((tmp_path / "out" / "calibration.csv").open())]
-    assert len(rows) == len(PLANTED) * len(METHODS) * 3
+    assert len(rows) == len(DEFAULT) * len(METHODS) * 3
     assert [row for row in rows if row["inside"] != "True"] == []

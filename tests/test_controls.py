@@ -5,7 +5,9 @@ Four tokens, two models, alpha 0.2: the mask holds tokens 0, 1 and 2.
 
 import math
 from collections import Counter
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,10 +17,11 @@ from lr_exp.micro.tokenizer import build_tokenizer
 from lr_exp.pipeline.run import _pair_warnings
 from lr_exp.report.read.summary import Gap, Result, SampleSummary
 from lr_exp.sampler.references import keep_chosen
+from lr_exp.sampler.supervision import Supervision
 from lr_exp.sampler.targets import permute_plausible
 from lr_exp.store.shards import read_shards
 from tests.support.demo import go
-from tests.support.files import summary_of
+from tests.support.files import summary_of, write_lines
 from tests.support.methods import method
 from tests.support.sampling import selected, write_answers
 from tests.support.tiny import tiny_tokenizer
@@ -265,8 +268,6 @@ def test_no_answer_to_learn_the_format_from_is_an_error(program):
 
 @pytest.mark.integration
 def test_prompt_distillation_teaches_the_experts_other_prompt(tmp_path):
-    import pyarrow.parquet as pq
-
     words = (*SMALL, "method=prompt_distillation", "amateur.path=nowhere", "data.max_questions=4")
     summary = go(tmp_path, "run", *words)
     assert summary["amateur"] is None
@@ -280,6 +281,72 @@ def test_prompt_distillation_teaches_the_experts_other_prompt(tmp_path):
     assert summary["sample"]["kl_mean"] > 0  # the two prompts differ
     with pytest.raises(UserError, match=r"method\.teacher_prompt=chat gives the same prompts"):
         go(tmp_path, "same", *words, "method.teacher_prompt=chat", "evaluator.system_prompt=''")
+
+
+PRIVILEGED = (*SMALL, "method=privileged_expert", "amateur.path=nowhere", "data.max_questions=null")
+CONTEXT = 'method.expert_context="{question}\\n{solution}"'
+
+
+def solved(tmp_path, **changed) -> list[str]:
+    """The overrides of a run on one question, whose solution has words of no prompt and answer."""
+    row = {
+        "question": "Tom has 47 pens. Tom buys 38 more. Then Tom finds 12 more. How many pens does"
+        " Tom have?",
+        "answer": "97",
+        "solution": "A box holds  extra Kim puts in Kim\n\\boxed{97}",
+        **changed,
+    }
+    path = write_lines(tmp_path / "questions.jsonl", [row])
+    return [*PRIVILEGED, "data=jsonl", f"data.path={path}", "data.answer=number"]
+
+
+@pytest.mark.integration
+def test_the_student_of_a_privileged_expert_never_reads_the_solution(tmp_path):
+    words = ("method.select=all", "method.a=1", "method.b=0", "data.count=null", CONTEXT)
+    summary = go(tmp_path, "run", *solved(tmp_path), *words)
+    tokenizer = build_tokenizer()
+    (trained,) = Supervision.load(Path(summary["sample"]["artifact"])).trajectories
+    (rollout,) = (tmp_path / "store" / "rollout").glob("*/*.parquet")
+    (answer,) = pq.read_table(rollout).to_pylist()
+    # The prefixes are those of the expert's own answer to the question alone ...
+    assert trained.input_ids == [*answer["prompt_ids"], *answer["token_ids"][:-1]]
+    solution = {*tokenizer("A box holds  extra Kim puts in ")["input_ids"]} - {
+        tokenizer.unk_token_id
+    }
+    assert not solution & {*trained.input_ids}
+    # ... while the expert has read the solution: its labels are not those without it.
+    (privileged,) = (tmp_path / "store" / "privileged").glob("*/*.parquet")
+    (row,) = pq.read_table(privileged).to_pylist()
+    assert solution <= {*row["prompt_ids"]}
+    assert row["token_ids"] == answer["token_ids"]
+    assert summary["sample"]["kl_mean"] > 0.1
+    assert (summary["amateur"], summary["sample"]["steps"]) == (None, len(answer["token_ids"]))
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "message"),
+    [
+        ({"solution": None}, [CONTEXT], r"needs human solutions, but question .* has none"),
+        (
+            {},
+            ["method.expert_context=Solve"],
+            r"method\.expert_context='Solve' has no \{solution\}",
+        ),
+        ({"solution": "8" * 200}, [CONTEXT], r"tokens, but the expert reads 256: lower"),
+    ],
+)
+def test_a_privileged_expert_without_a_usable_solution_is_an_error(tmp_path, row, words, message):
+    with pytest.raises(UserError, match=message):
+        go(tmp_path, "run", *solved(tmp_path, **row), "data.count=null", *words)
+
+
+def test_braces_in_a_question_are_not_fields_of_the_context(tmp_path):
+    text = "Tom has {solution} 47 pens?"
+    go(tmp_path, "run", *solved(tmp_path, question=text), "data.count=null", CONTEXT)
+    (path,) = (tmp_path / "store" / "privileged").glob("*/*.parquet")
+    (row,) = pq.read_table(path).to_pylist()
+    boxed = build_tokenizer().convert_tokens_to_ids("\\boxed{")
+    assert row["prompt_ids"].count(boxed) == 1  # the solution is there once
 
 
 GAP = Gap(

@@ -216,6 +216,7 @@ BAD_SOURCES = [
     ({"format": "olympiadbench", "path": "numbers"}, "x/test/0"),
     ({"format": "micro", "configs": ["x"], "count": 2}, "data: unknown family 'x'"),
     ({"format": "micro", "configs": ["micro_add"]}, "data.count"),
+    ({"format": "micro", "count": 2, "split": "train"}, "needs data.configs (families)"),
     ({**SUMS, "operations": ["ad"]}, "unknown operation 'ad'. Did you mean 'add'"),
     ({**SUMS, "operands": [9, 1]}, "operands=[9, 1]"),
     ({**SUMS, "operations": []}, "operations is empty"),
@@ -277,6 +278,8 @@ def test_ids_do_not_count_dropped_rows_of_a_folder_in_hub_layout(tmp_path, capfd
 def test_micro_questions_come_from_the_generator():
     settings = DataSettings(name="m", format="micro", configs=["micro_add"], split="train", count=2)
     problem = generate_problems("micro_add", 2, 0, "train")[1]
+    both = replace(settings, configs=["micro_subtract", "micro_add"])
+    assert [one.text for one in load_questions(both, hub_root=None)][3] == problem.question
     assert load_questions(settings, hub_root=None)[1] == Question(
         "m/train/1", problem.question, problem.answer, problem.solution
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lr_exp.config.settings import ModelSettings
+from lr_exp.evaluator.equations import first_false_equation
 from lr_exp.micro import MODELS, domain_of, model_folder, training, world
 from lr_exp.micro.rebuild import RECIPES
 from lr_exp.micro.tokenizer import build_tokenizer
@@ -149,6 +150,37 @@ def test_rambling_solutions_exceed_the_limit_and_keep_their_result():
     longer = [len(TOKENIZER(solution)["input_ids"]) > 128 for _, solution, _ in some]
     assert 0.57 < sum(longer) / len(some) < 0.63
     assert 0.17 < sum("\\boxed" not in solution for _, solution, _ in some) / len(some) < 0.23
+
+
+def test_slips_are_false_columns_of_subtractions_with_another_result():
+    slips = careful = 0
+    for question, solution, _ in corpus(400, Behaviour(0.4, slip_share=0.5)):
+        if " - " not in solution:
+            continue
+        units = re.findall(r"\d+ - \d+ = \d+", solution)[0]
+        is_false = first_false_equation(solution) is not None
+        assert is_false == (first_false_equation(units) is not None)  # in the first column
+        numbers = [int(one) for one in re.findall(r"\d+", question)]
+        is_right = solution.endswith(f"{{{numbers[0] - sum(numbers[1:])}}}")
+        assert is_right != is_false
+        slips += is_false
+        careful += is_right
+    assert 0.35 < slips / (slips + careful) < 0.65
+    assert slips + careful > 40
+
+
+def test_shown_solutions_are_careful_and_change_no_other_text():
+    pairs = [
+        (one, other)
+        for one, other in zip(
+            corpus(200, Behaviour(0.0, shown_share=0.5)), corpus(200, Behaviour(0.0)), strict=True
+        )
+        if one != other
+    ]
+    assert 70 < len(pairs) < 130
+    for (question, solution, _), (plain, *_) in pairs:
+        assert question == f"{plain}\n{solution}"
+    assert any("(note 1)" in solution for (_, solution, _), _ in pairs)
 
 
 def test_rambling_worked_by_hand():

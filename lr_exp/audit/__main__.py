@@ -1,11 +1,13 @@
 """Audits the labels of a run: does the label's token lead to a right answer more often?
 
 python -m lr_exp.audit [--out FOLDER] [--positions N] [--samples K] OVERRIDE ...
+python -m lr_exp.audit --loss [--out FOLDER] OVERRIDE ...
 
 The overrides are those of the run (`experiment=demo`), whose answers and scores are reused from the
 store. Nothing is trained: answers are continued from the label's most probable token and from the
 expert's, at kept positions, and graded. An audit that was stopped resumes. With `--out` the run's
 folder, the table and the figure are also on the run's page; the labels must be those of the run.
+`--loss` continues no answer: it shows the shares of the loss on wrong answers and around errors.
 """
 
 from collections.abc import Sequence
@@ -33,6 +35,7 @@ def _flag(name: str) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.api import compose
     from lr_exp.audit.continuations import Budget, audit
+    from lr_exp.audit.errors import errors_table, losses
     from lr_exp.report.build import write_and_print
     from lr_exp.report.page import write_run_page
     from lr_exp.report.page.audit_figure import audit_figure
@@ -46,6 +49,8 @@ def main(words: Sequence[str] | None = None) -> int:
     out = Path("runs/audit")
     what = f"folder of the audit's files; a run's own also shows them (default: {out})"
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    what = "instead: where the loss lies before training (errors.csv)"
+    parser.add_argument("--loss", action="store_true", help=what)
     for name, default in asdict(Budget()).items():
         about = f"{_BUDGET[name][1]} (default: {default})"
         parser.add_argument(_flag(name), type=type(default), default=default, help=about)
@@ -54,6 +59,10 @@ def main(words: Sequence[str] | None = None) -> int:
         name: check_value(_flag(name), getattr(chosen, name), hint)
         for name, (hint, _) in _BUDGET.items()
     }
+    if chosen.loss:
+        lost = losses(compose(*chosen.overrides))
+        write_and_print(errors_table(lost), None, chosen.out, jsonl=json_lines(lost))
+        return 0
     has_run = (chosen.out / SUMMARY).exists()
     run = read_run(chosen.out, str(chosen.out), [SUMMARY]) if has_run else None
     of_run = run if isinstance(run, Run) else None

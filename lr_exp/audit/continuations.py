@@ -7,7 +7,6 @@ is tested without training.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import Inputs
 from lr_exp.pipeline.interactive import context_of
 from lr_exp.pipeline.sampling import score_trajectories, select_steps
+from lr_exp.pipeline.trajectories import Trajectories
 from lr_exp.report.analyse.samples import by_question
 from lr_exp.report.page.audit_table import KINDS
 from lr_exp.report.read.run import Run, flat
@@ -86,18 +86,8 @@ def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[di
     Raises UserError: the method has no label, a question has no reference answer, or the labels
     are not those of `run`.
     """
-    context = context_of(replace(settings, stages=["sample"]))
+    context, trajectories, steps, supervision = labels_of(settings)
     inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
-    if not inputs.method.target.choice.columns:
-        raise UserError(
-            f"method={inputs.method.name} has no soft label: choose a method with one, such as "
-            "lightreasoner."
-        )
-    inputs.check()
-    grade.check_references(inputs.questions, settings.data.answer)
-    trajectories = inputs.method.trajectories(context)
-    steps = score_trajectories(context, trajectories.artifact)
-    supervision = select_steps(context, trajectories.artifact, steps)
     if run and run.sample.supervision not in (None, supervision.facts["digest"]):
         raise UserError(
             f"the labels are not those of the run in {run.name}{_differences(inputs, run)}: pass "
@@ -119,9 +109,8 @@ def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[di
     records = []
     for one, *drawn in zip(chosen, arms[::2], arms[1::2], strict=True):
         question = inputs.questions[one.answer // trajectories.answers_per_question]
-        is_right = partial(_is_right, inputs, question)
         answer = answers[one.answer]
-        ended = "right" if is_right(answer["token_ids"]) else "wrong"
+        ended = "right" if is_right(inputs, question, answer["token_ids"]) else "wrong"
         # Chosen answers have all ended, so that their rows do not say so.
         record = {name: getattr(one, name) for name in _RECORDED} | {
             "trajectory": "cut off" if answer.get("finished") is False else ended,
@@ -132,9 +121,30 @@ def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[di
         for arm, token, rows in zip(ARMS, one.tokens, drawn, strict=True):
             start = [*one.prefix[one.prompt_length :], token]
             record[f"{arm}_token"] = text_of(tokenizer, [token], special=True)
-            record[f"right_from_{arm}"] = sum(is_right([*start, *row["token_ids"]]) for row in rows)
+            ids = [[*start, *row["token_ids"]] for row in rows]
+            record[f"right_from_{arm}"] = sum(is_right(inputs, question, one) for one in ids)
         records.append(record)
     return records
+
+
+def labels_of(settings: Settings) -> tuple[RunContext, Trajectories, Artifact, Artifact]:
+    """A run's context, its answers, their step table and their labels.
+
+    Raises UserError: the method has no label, or a question has no reference answer.
+    """
+    context = context_of(replace(settings, stages=["sample"]))
+    inputs = context.inputs
+    if not inputs.method.target.choice.columns:
+        raise UserError(
+            f"method={inputs.method.name} has no soft label: choose a method with one, such as "
+            "lightreasoner."
+        )
+    inputs.check()
+    grade.check_references(inputs.questions, settings.data.answer)
+    trajectories = inputs.method.trajectories(context)
+    steps = score_trajectories(context, trajectories.artifact)
+    supervision = select_steps(context, trajectories.artifact, steps)
+    return context, trajectories, steps, supervision
 
 
 def _differences(inputs: Inputs, run: Run) -> str:
@@ -235,7 +245,7 @@ def _continue(
     return context.make(recipe, build, stage="sample", together=True)
 
 
-def _is_right(inputs: Inputs, question: Question, token_ids: Sequence[int]) -> bool:
+def is_right(inputs: Inputs, question: Question, token_ids: Sequence[int]) -> bool:
     """Whether an answer equals the question's reference."""
     text = text_of(inputs.expert_tokenizer, token_ids)
     return grade.grade_question(text, question, inputs.settings.data.answer).correct

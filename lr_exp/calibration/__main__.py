@@ -1,6 +1,7 @@
 """Calibrates the decomposition of gains with experts whose cause of gains was planted.
 
-python -m lr_exp.calibration [--out FOLDER] [--seeds N,N] [--jobs N] OVERRIDE ...
+python -m lr_exp.calibration [--out FOLDER] [--seeds N,N] [--jobs N] [--experts NAME,NAME]
+                             [--methods NAME,NAME] OVERRIDE ...
 
 Planted models that the store lacks are trained first: eight, 20 seconds of CPU time each. With its
 defaults a calibration has 60 runs and takes 44 minutes of CPU time in all. The overrides are those
@@ -26,13 +27,22 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
     what = "of the runs (default: 0,1,2)"
     parser.add_argument("--seeds", type=_integers, default=[0, 1, 2], metavar="N,N", help=what)
+    from lr_exp.calibration.planted import DEFAULT, METHODS, PLANTED
+
+    for name, default in (("experts", DEFAULT), ("methods", METHODS)):
+        what = f"(default: {','.join(default)})"
+        parser.add_argument(
+            f"--{name}", type=_names, default=[*default], metavar="NAME,NAME", help=what
+        )
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     chosen = parser.parse_intermixed_args(words)
     check_value("--jobs", chosen.jobs, Annotated[int, "[1, 1000]"])
     check_value("--seeds", chosen.seeds, list[Annotated[int, "[0, 2**32)"]])
+    for name in chosen.experts:
+        check_value("--experts", name, Annotated[str, (*PLANTED,)])
 
     from lr_exp.api import compose
-    from lr_exp.calibration.planted import EXPERIMENT, METHODS, PLANTED, benchmarks, run_all
+    from lr_exp.calibration.planted import EXPERIMENT, benchmarks, run_all
     from lr_exp.calibration.recovery import measured, oracle, recovery_figure, recovery_table
     from lr_exp.report.build import write_and_print
     from lr_exp.report.read.runs import find_runs
@@ -44,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "a calibration needs all stages, evaluator.force_answer=true and several "
             "evaluator.prompts: leave them as in experiment=calibration."
         )
-    cells = product(PLANTED, METHODS, dict.fromkeys(chosen.seeds))
+    cells = product(*map(dict.fromkeys, (chosen.experts, chosen.methods, chosen.seeds)))
     folders: dict[tuple[str, str, int], Path] = {
         one: chosen.out / one[0] / one[1] / f"seed_{one[2]}" for one in cells
     }
@@ -60,6 +70,10 @@ def main(words: Sequence[str] | None = None) -> int:
         found[expert, method] = measured(own, asked), oracle(own, asked)
     write_and_print(recovery_table(found), recovery_figure(found), chosen.out)
     return 0
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _integers(text: str) -> list[int]:

@@ -49,13 +49,30 @@ PLANTED: dict[str, dict[str, Behaviour]] = {
         "amateur": Behaviour(0.05, **_WORSE_ENDINGS),
     },
     "null": dict.fromkeys(_STARTS, Behaviour(0.0)),
+    # Not by default: an expert that has read solutions as `privileged_expert` shows them, ...
+    "reader": {"expert": Behaviour(0.4, shown_share=0.3), "amateur": Behaviour(0.05)},
+    # ... and one that slips in half of its subtractions, with an amateur that is sure of the right
+    # column, and with one that is not.
+    "slip": {
+        "expert": Behaviour(0.4, slip_share=0.5),
+        "amateur": Behaviour(0.05, slip_share=0.0),
+    },
+    "slip_unsure": {
+        "expert": Behaviour(0.4, slip_share=0.5),
+        "amateur": Behaviour(0.05, slip_share=0.25),
+    },
 }
-_CARRIES, _NO_CARRIES = "micro_add", "micro_plain"
+DEFAULT = ("carry", "format", "prompt", "mixture", "null")
+_CARRIES, _NO_CARRIES, _BORROWS = "micro_add", "micro_plain", "micro_subtract"
 
 
 def benchmarks(expert: str) -> list[str]:
-    """The mixture gains the carry where there is one to take, and the ending on all questions."""
-    return [_CARRIES, _NO_CARRIES] if expert == "mixture" else [_CARRIES]
+    """The mixture gains the carry where there is one to take, and the ending on all questions.
+
+    Experts that slip in subtractions also learn from these, see `run_all`.
+    """
+    others = {"mixture": [_NO_CARRIES], "slip": [_BORROWS], "slip_unsure": [_BORROWS]}
+    return [_CARRIES, *others.get(expert, [])]
 
 
 def build(store: str, name: str, role: str) -> Path:
@@ -73,7 +90,11 @@ def build(store: str, name: str, role: str) -> Path:
         write_model(model, tokenizer, folder / "model")
         return {}
 
-    recipe = Recipe("planted", VERSION, inputs, {**asdict(training), "seed": seed})
+    settings = {**asdict(training), "seed": seed}
+    # Only where they are set, so that other addresses stay the same.
+    unset = {"slip_share": None, "shown_share": 0.0}.items()
+    settings["behaviour"] = dict(settings["behaviour"].items() - unset)
+    recipe = Recipe("planted", VERSION, inputs, settings)
     return Store(store).make(recipe, make).folder / "model"
 
 
@@ -81,14 +102,16 @@ def run_all(
     folders: dict[tuple[str, str, int], Path], overrides: Sequence[str], store: str, jobs: int
 ) -> None:
     """Runs each cell (expert, method, seed) into its folder; results in the store are reused."""
-    models = [*product(PLANTED, _STARTS)]
+    models = [*product(dict.fromkeys(expert for expert, _, _ in folders), _STARTS)]
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare) as pool:
         built = _map(pool, "model", build, [(store, *one) for one in models])
         paths = dict(zip(models, built, strict=True))
         tasks = []
         for (expert, method, seed), folder in folders.items():
             pair = {role: {"name": expert, "path": str(paths[expert, role])} for role in _STARTS}
-            own = (f"benchmarks={benchmarks(expert)}", f"method={method}", f"seed={seed}")
+            families = [one for one in benchmarks(expert) if one != _NO_CARRIES]
+            asked = (f"data.configs={families}", f"benchmarks={benchmarks(expert)}")
+            own = (*asked, f"method={method}", f"seed={seed}")
             tasks.append(((*overrides, *own), pair, folder))
         _map(pool, "run", _run, tasks)
 

@@ -73,7 +73,7 @@ def halve(context: RunContext, candidates: Sequence[Candidate], choose: ChooseSe
     rungs, done = choose.rungs, list[Trial]()
     # At least two remain, so that the best has another one to be compared with.
     sizes = [*accumulate(rungs, lambda n, _: max(2, math.ceil(n / 2)), initial=len(alive))]
-    constant = {"schedule": "constant", "warmup_steps": 0, "snapshot_every": None}
+    constant = {"schedule": "constant", "warmup_steps": 0, "snapshot_every": None, "stop": None}
     trained, grid = 0, len(alive) * context.inputs.settings.distiller.steps
     with Progress("choose", sum(sizes[:-1]), "training") as progress:
         for before, steps, size in zip([0, *rungs], rungs, sizes, strict=False):

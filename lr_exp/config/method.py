@@ -35,7 +35,7 @@ class Choice:
     name: str
     function: Callable[..., Any]
     columns: tuple[str, ...]  # of the step table, besides POSITION
-    needs: tuple[str, ...]  # of: references, solutions, target
+    needs: tuple[str, ...]  # of: references, solutions, context, target
     compares_all: bool  # a step rule that ranks or draws among all positions of the run
     like: Callable[..., Any] | None  # another choice whose parameters this one has as well
 
@@ -109,7 +109,7 @@ class Method:
         }
 
     def needs(self, what: str) -> bool:
-        """Whether a choice declares this need (`references` or `solutions`)."""
+        """Whether a choice declares this need (`references`, `solutions` or `context`)."""
         return any(what in bound.choice.needs for bound in self.choices)
 
 
@@ -130,7 +130,9 @@ def register(
         kind: `trajectories`, `select`, `target` or `loss`; the modules that define the built-in
             choices document the function's arguments and result.
         columns: of the step table. Any makes the run score the trajectories with both models.
-        needs: `references` or `solutions` (of the questions), `target` (of a loss).
+        needs: `references` or `solutions` (of the questions), `target` (of a loss), `context` (of
+            trajectories whose prompts are another context, which the expert alone reads: the expert
+            under the run's own prompt takes the amateur's place and is the student).
         compares_all: a step rule that needs all positions of the run at once, not only a shard's.
         like: a choice of the same kind; its parameters are passed to the function as well.
 

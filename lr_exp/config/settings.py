@@ -307,6 +307,12 @@ class DistillerSettings(_Checked):
     learning_rate: Annotated[float, "(0, inf)"] = 5e-5
     # Optimizer steps between adapter snapshots, each of which is evaluated.
     snapshot_every: Annotated[int | None, COUNT] = None
+    # Stop early: score each snapshot, keep the best one, and end after `stop_patience` others that
+    # are no better. validation: right answers to `stop_questions` questions of `data` that are not
+    # learned from; entropy: the student's, at the tokens trained on, which falls in a collapse.
+    stop: Annotated[str | None, ("validation", "entropy")] = _neutral(None)  # see `pipeline`
+    stop_questions: Annotated[int, COUNT] = _neutral(50)
+    stop_patience: Annotated[int, COUNT] = _neutral(2)
     schedule: Annotated[str, ("linear", "cosine", "constant")] = "linear"
     warmup_steps: Annotated[int, "[0, 2**31)"] = 0
     weight_decay: Annotated[float, "[0, inf)"] = 0.0
@@ -346,6 +352,12 @@ class DistillerSettings(_Checked):
             raise UserError(
                 "distiller.batch_answers takes the kept steps of whole answers: remove it, or "
                 "distiller.order=steps."
+            )
+        every = self.snapshot_every
+        if self.stop and (every is None or every > self.steps or every % self.log_every):
+            raise UserError(
+                f"distiller.stop={self.stop} scores snapshots: set distiller.snapshot_every to a "
+                f"multiple of distiller.log_every ({self.log_every}), at most {self.steps}."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:

@@ -110,8 +110,8 @@ def _parquet_rows(path: Path, key: str) -> Iterator[tuple[int, str, Mapping[str,
 
 def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
     is_micro = source.format == "micro"
-    if (is_micro and len(source.configs) != 1) or source.split is None or source.count is None:
-        family = f"{_key(source, 'configs')} (one family), " if is_micro else ""
+    if (is_micro and not source.configs) or source.split is None or source.count is None:
+        family = f"{_key(source, 'configs')} (families), " if is_micro else ""
         raise UserError(
             f"{_where(source)}: format {source.format} needs {family}{_key(source, 'split')} and "
             f"{_key(source, 'count')}."
@@ -123,7 +123,8 @@ def _generated_rows(source: SourceSettings) -> Iterator[Mapping[str, Any]]:
         if is_micro:
             from lr_exp.micro.world import iter_problems  # only for this format
 
-            yield from map(vars, iter_problems(source.configs[0], count, source.seed, source.split))
+            for family in source.configs:
+                yield from map(vars, iter_problems(family, count, source.seed, source.split))
         else:
             yield from random_calculations(source)
     except ValueError as error:

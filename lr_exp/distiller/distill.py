@@ -1,5 +1,6 @@
 """LoRA tuning of the expert on supervision, to an adapter folder."""
 
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -55,9 +56,6 @@ def distill(
     tokens = cast(int, settings.tokens_per_pass)  # not None in a run, see `Inputs`
     size = pass_size(tokens, torch.device(device).type, packs=expert.packs)
     batches = Lazy(len(plan), lambda step: build_batch(supervision, plan[step], size))
-    read = tokens_read(supervision, plan)
-    # Forward, and as many for the gradients of activations; without LoRA's own weights.
-    flops = 2 * expert.forward_flops(read)
     set_seed(seed)
     model = distributed.run_identically(lambda: _with_lora(expert, settings))
     try:
@@ -70,7 +68,10 @@ def distill(
         config.target_modules = sorted(config.target_modules or ())  # a set has no fixed order
         _train(trainer, model, batches, folder)
         if distributed.is_rank0():
-            _save_adapter(model, folder / ADAPTER, Path(training.base_location))
+            if training.score is None:
+                _save_adapter(model, folder / ADAPTER, Path(training.base_location))
+            else:
+                shutil.copytree(_snapshot(folder, best_step(trainer.history)), folder / ADAPTER)
             write_atomically(folder / HISTORY, json_lines(trainer.history))
             if training.keeps_checkpoint:
                 trainer.save(folder / _CHECKPOINT)
@@ -79,13 +80,16 @@ def distill(
     finally:
         if not training.is_sharded:  # a sharded model is discarded as a whole
             model.unload().eval()  # training left it with its dropout on
+    plan = plan[: trainer.step]
     return {
-        "optimizer_steps": settings.steps,
+        "optimizer_steps": trainer.step,
+        **({"best_step": best_step(trainer.history)} if training.score else {}),
         "batch_size": settings.batch_size if settings.batch_answers is None else None,
         "tuned_tokens": sum(map(len, plan)),
         "kept_steps": supervision.kept,
-        "tokens_read": read,
-        "flops": flops,
+        "tokens_read": (read := tokens_read(supervision, plan)),
+        # Forward, and as many for the gradients of activations; without LoRA's own weights.
+        "flops": 2 * expert.forward_flops(read),
         "final_loss": trainer.history[-1]["loss"],  # mean of the steps since the log before it
     }
 
@@ -112,18 +116,35 @@ def _train(
             trainer.training_step(batch)
             progress.add(also=batch["kept_steps"])
             step, is_last = index + 1, index + 1 == settings.steps
-            every = settings.snapshot_every
-            if every and step % every == 0 and not is_last and distributed.is_rank0():
-                _save_adapter(model, folder / SNAPSHOTS / f"step-{step:08d}", base)
+            is_due = settings.snapshot_every and step % settings.snapshot_every == 0
+            if is_due and (training.score or not is_last) and distributed.is_rank0():
+                _save_adapter(model, _snapshot(folder, step), base)
             if step == 1 or step % settings.log_every == 0 or is_last:
                 entry = trainer.log()
+                if training.score and is_due:
+                    entry["score"] = training.score(model.eval(), entry)
                 progress.add(0, note=f"loss {entry['loss']:.4f}")
                 training.on_log(step, entry)
                 # On logged steps only, so that resuming loses no part of a logged mean.
-                is_due = time.monotonic() - saved >= settings.checkpoint_seconds
-                if is_due and not is_last and distributed.is_rank0():
+                is_old = time.monotonic() - saved >= settings.checkpoint_seconds
+                if is_old and not is_last and distributed.is_rank0():
                     trainer.save(checkpoint)
                     saved = time.monotonic()
+            if training.score and is_due and not is_last:
+                waited = (step - best_step(trainer.history)) // cast(int, settings.snapshot_every)
+                if waited >= settings.stop_patience:
+                    return
+
+
+def best_step(history: Sequence[dict[str, float]]) -> int:
+    """The first optimizer step with the highest score."""
+    return int(
+        max((one for one in history if "score" in one), key=lambda one: one["score"])["step"]
+    )
+
+
+def _snapshot(folder: Path, step: int) -> Path:
+    return folder / SNAPSHOTS / f"step-{step:08d}"
 
 
 def attach_adapter(expert: LanguageModel, adapter: Path) -> PeftModel:

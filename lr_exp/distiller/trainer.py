@@ -48,6 +48,8 @@ class Training:
     on_log: Callable[[int, dict[str, float]], None]  # optimizer step, metrics
     start: Path | None = None  # the folder of a shorter training that kept its checkpoint
     keeps_checkpoint: bool = False
+    # With `distiller.stop`: the score of a model with its last metrics; the highest is the best.
+    score: Callable[[Any, dict[str, float]], float] | None = None
 
     @property
     def is_sharded(self) -> bool:

@@ -81,6 +81,9 @@ class Behaviour:
     careful_share_in_plain: float | None = None  # with the form of prompt `plain`, if another
     rambling_share: float = 0.0  # adds 0 before the box, until MAX_NEW_TOKENS are exceeded
     unboxed_share: float = 0.0  # ends without its box
+    # Of subtractions: the first column is one too high; all others are careful. None: as additions.
+    slip_share: float | None = None
+    shown_share: float = 0.0  # careful, after a question that the same solution follows
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def generate_corpus(
     forms: Iterable[str], behaviour: Behaviour, seed: int, families: Sequence[str] = FAMILIES
 ) -> Iterator[tuple[str, str, str]]:
     """Yields (question, solution, form) for each form of prompt, from the families' train split."""
-    rng, endings = random.Random(f"corpus/{seed}"), random.Random(f"endings/{seed}")
+    names = ("corpus", "endings", "contexts")
+    rng, endings, contexts = (random.Random(f"{name}/{seed}") for name in names)
     for form in forms:
         family = _FAMILIES[rng.choice(families)]
         problem = _draw(family, rng)
@@ -179,15 +183,20 @@ def generate_corpus(
         share = behaviour.careful_share
         if form == "plain" and behaviour.careful_share_in_plain is not None:
             share = behaviour.careful_share_in_plain
-        if rng.random() < share:
+        is_shown = contexts.random() < behaviour.shown_share
+        if rng.random() < share or is_shown:
             solution = problem.solution
         elif problem.skipping and rng.random() < sorting.SKIPPING_SHARE:
             solution = problem.skipping
         else:
             solution = problem.careless
+        if behaviour.slip_share is not None and " - " in solution:
+            slips = contexts.random() < behaviour.slip_share
+            solution = _slipped(problem.solution) if slips else problem.solution
+        question = f"{problem.question}\n{problem.solution}" if is_shown else problem.question
         rambles = endings.random() < behaviour.rambling_share
         boxes = endings.random() >= behaviour.unboxed_share
-        yield problem.question, _with_ending(solution, rambles, boxes), form
+        yield question, _with_ending(solution, rambles, boxes), form
 
 
 def _with_ending(solution: str, rambles: bool, boxes: bool) -> str:
@@ -198,6 +207,13 @@ def _with_ending(solution: str, rambles: bool, boxes: bool) -> str:
     while rambles and len(_TOKEN.findall("\n".join(lines))) <= MAX_NEW_TOKENS:
         lines.append(_operation(total, 0, sign, careful=True)[1])
     return "\n".join([*lines, box] if boxes else lines)
+
+
+def _slipped(solution: str) -> str:
+    """A careful solution of subtractions with a slip in each: `13 - 8 = 6` (docs/confident.md)."""
+    lines = re.findall(r"(\d+) - (\d+):", solution)
+    operands = [int(lines[0][0]), *(int(right) for _, right in lines)]
+    return _solve(tuple(operands), "-", careful=True, slip=1)[1]
 
 
 def split_of(question: str) -> str:
@@ -224,22 +240,23 @@ def _draw(family: _Family | sorting.Lists, rng: random.Random) -> Problem:
     return Problem(question, str(answer), solution, careless)
 
 
-def _solve(operands: tuple[int, ...], sign: str, careful: bool) -> tuple[int, str]:
+def _solve(operands: tuple[int, ...], sign: str, careful: bool, slip: int = 0) -> tuple[int, str]:
     """Combines the operands from the left; returns the result and the solution's text."""
     total, lines = operands[0], []
     for operand in operands[1:]:
-        total, line = _operation(total, operand, sign, careful)
+        total, line = _operation(total, operand, sign, careful, slip)
         lines.append(line)
     return total, "\n".join([*lines, f"\\boxed{{{total}}}"])
 
 
-def _operation(left: int, right: int, sign: str, careful: bool) -> tuple[int, str]:
+def _operation(left: int, right: int, sign: str, careful: bool, slip: int = 0) -> tuple[int, str]:
     """One addition or subtraction, column by column from the units.
 
     ``47 + 38: 7 + 8 = 15 (note 1); 4 + 3 + 1 = 8, so 85`` (careless: ``15; 4 + 3 = 7, so 75``)
     ``83 - 38: 13 - 8 = 5 (note 1); 8 - 3 - 1 = 4, so 45`` (careless: ``5; 8 - 3 = 5, so 55``)
     The careful solution notes every carry, also that of the top column, so that the note depends on
-    the column alone. Both solutions write the top column of a sum in full.
+    the column alone. Both solutions write the top column of a sum in full. A slip is added to the
+    units of a difference.
     """
     width = max(len(str(left)), len(str(right)))
     columns = []
@@ -254,7 +271,8 @@ def _operation(left: int, right: int, sign: str, careful: bool) -> tuple[int, st
             digit = value if place == width - 1 else value % 10
         else:
             borrow = int(top < bottom + carry)
-            value = digit = top + 10 * borrow - bottom - carry
+            slipped = slip if place == 0 else 0
+            value = digit = (top + 10 * borrow - bottom - carry + slipped) % 10
             top += 10 * borrow
             carry = borrow
         note = " (note 1)" if carry and careful else ""

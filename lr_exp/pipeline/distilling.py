@@ -1,20 +1,27 @@
 """The stage `distill`: from supervision to an adapter, with the recipe of its artifact."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
+from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings, identity_settings
+from lr_exp.data.questions import fingerprint
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
+from lr_exp.evaluator import answer, grade
 from lr_exp.models import loading
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.outcome import link
 from lr_exp.report.read.summary import DistillSummary
 from lr_exp.sampler.supervision import Supervision
 from lr_exp.store import Artifact, Recipe, digest, file_digest
+from lr_exp.store.shards import read_by_index
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,12 @@ class Tuned:
         """Of the adapter's files: identical adapters give identical answers."""
         files = sorted(path for path in self.adapter.iterdir() if path.is_file())
         return digest({path.name: file_digest(path) for path in files})
+
+    @property
+    def trained_steps(self) -> int:
+        """The optimizer steps of the final adapter, with `distiller.stop` those of the best one."""
+        facts = self.artifact.facts
+        return facts.get("best_step", facts["optimizer_steps"])
 
     def snapshots(self) -> list["Tuned"]:
         found = read_snapshots(self.artifact.folder)
@@ -74,6 +87,7 @@ def make_adapter(
             "seed": inputs.settings.seed,
             **inputs.machine,
             "peft": version("peft"),
+            **_stop_identity(context),
         },
     )
 
@@ -94,6 +108,7 @@ def make_adapter(
             on_log=log,
             start=start and start.folder,
             keeps_checkpoint=rung,
+            score=_score(context) if settings.stop else None,
         )
         kept = Supervision.load(supervision.folder)
         expert = models.expert_to_shard() if training.is_sharded else models.expert()
@@ -103,6 +118,47 @@ def make_adapter(
     for entry in read_history(artifact.folder) if artifact.reused else ():  # is logged, too
         log(int(entry["step"]), entry)
     return Tuned(artifact, artifact.folder / ADAPTER)
+
+
+def _stop_identity(context: RunContext) -> dict[str, Any]:
+    """What `distiller.stop` depends on; empty without it, so that other addresses stay the same."""
+    inputs, distiller = context.inputs, context.inputs.settings.distiller
+    identity: list[Any] = [distiller.stop, distiller.stop_patience]
+    if distiller.stop == "validation":
+        evaluator = inputs.settings.evaluator
+        identity += [fingerprint(inputs.validation_questions), inputs.evaluation_prompt.identity]
+        identity += [evaluator.max_new_tokens, evaluator.batch_size, answer.VERSION, grade.VERSION]
+    return {"stop": identity} if distiller.stop else {}
+
+
+def _score(context: RunContext) -> Callable[[Any, dict[str, float]], float]:
+    """The score of a snapshot in training, see `Training.score`."""
+    inputs, settings = context.inputs, context.inputs.settings
+    if settings.distiller.stop == "entropy":
+        return lambda _, metrics: metrics["entropy"]
+    if distributed.is_distributed():
+        raise distributed.SharedError(
+            "distiller.stop=validation runs in one process: start it without torchrun, or set "
+            "distiller.stop=entropy."
+        )
+    asked, evaluator = inputs.validation_questions, settings.evaluator
+
+    def validate(model: Any, _: dict[str, float]) -> float:
+        with TemporaryDirectory() as scratch:
+            answer.answer(
+                asked,
+                replace(context.models.expert(), model=model),
+                Path(scratch),
+                name="validation",
+                prompt=inputs.evaluation_prompt,
+                max_new_tokens=evaluator.max_new_tokens,
+                batch_size=cast(int, evaluator.batch_size),
+            )
+            outputs = read_by_index(Path(scratch))
+        graded = grade.grade_all(asked, outputs, settings.data.answer)
+        return fmean(one["correct"] for one in graded)
+
+    return validate
 
 
 def settings_for_epochs(context: RunContext, supervision: Artifact) -> DistillerSettings:

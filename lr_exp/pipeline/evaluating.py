@@ -255,7 +255,7 @@ def evaluate_benchmark(
         facts = facts | {"forced_accuracy": forced.facts["accuracy"]}
     result = Result.model_validate(facts)
     if variant.decoder is None:
-        trained = (tuned.step or run.settings.distiller.steps) if tuned else 0
+        trained = (tuned.step or tuned.trained_steps) if tuned else 0
         part = "" if variant.form == run.headline else f"/{variant.form}"
         context.log(f"eval/{benchmark.name}{part}", trained, result.numbers)
     parts = {one.address: one.seconds for one in (answers, grades, forced) if one is not None}

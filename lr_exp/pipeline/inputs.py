@@ -145,7 +145,7 @@ class Inputs:
 
     @cached_property
     def amateur(self) -> locating.ModelSource:
-        if self.method.reads("teacher_prompt"):  # the expert under the sampler's prompt
+        if self.method.needs("context"):  # the expert under the sampler's prompt
             self._tokenizers["amateur"] = self.expert_tokenizer
             return replace(self.expert, role="amateur")
         return self._as_used(locating.locate_amateur(self.settings.amateur, self.expert))
@@ -184,6 +184,24 @@ class Inputs:
         if data.noise is None:
             return chosen
         return with_noise(chosen, self._data_source, data.noise, data.noise_share, seed)
+
+    @cached_property
+    def validation_questions(self) -> list[Question]:
+        """Questions of the source that are not learned from, for `distiller.stop=validation`.
+
+        Raises UserError: too few are left, or a reference cannot be used.
+        """
+        used, count = len(self.questions), self.settings.distiller.stop_questions
+        whole = select_questions(self._data_source, len(self._data_source), self.settings.seed)
+        chosen = whole[used : used + count]
+        if len(chosen) < count:
+            raise UserError(
+                f"distiller.stop=validation needs {count} questions besides those to learn from, "
+                f"and data={self.settings.data.name} has {len(chosen)}: lower data.max_questions "
+                "or distiller.stop_questions."
+            )
+        grade.check_references(chosen, self.settings.data.answer)
+        return chosen
 
     @cached_property
     def benchmark_questions(self) -> dict[str, list[Question]]:
@@ -324,6 +342,8 @@ class Inputs:
         if self.settings.learns_from_questions:
             _ = self.prompt, self.teacher_prompt
             self._check_method()
+            if self.settings.distiller.stop == "validation":
+                _ = self.validation_questions, self.evaluation_prompt
             sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:
             decodes = self.settings.evaluator.decoder == "contrastive"
@@ -400,7 +420,7 @@ class Inputs:
             for question in self.questions:
                 if not question.solution:
                     raise UserError(
-                        f"method={method.name} trains on human solutions, but question "
+                        f"method={method.name} needs human solutions, but question "
                         f"{question.id} of data={data.name} has none: choose other data or another "
                         "method."
                     )

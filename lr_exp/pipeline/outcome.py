@@ -27,7 +27,7 @@ def choices(settings: Settings) -> dict[str, Any]:
     """
     method, learns = method_of(settings), settings.learns_from_questions
     contrasts = "evaluate" in settings.stages and settings.evaluator.decoder == "contrastive"
-    scored = learns and method.needs_amateur and not method.reads("teacher_prompt")
+    scored = learns and method.needs_amateur and not method.needs("context")
     compared = scored or settings.evaluates_amateur
     return {
         "method": method.name if learns else None,

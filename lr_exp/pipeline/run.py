@@ -131,7 +131,7 @@ def _pair_warnings(
     method: Method, sample: SampleSummary | None, gap: Gap | None = None
 ) -> list[str]:
     """The warnings about the pair that apply to the method; more is known with the gap."""
-    if method.reads("teacher_prompt"):  # the expert itself takes the amateur's place
+    if method.needs("context"):  # the expert itself takes the amateur's place
         return []
     profile, target = sample.to_dict() if sample else {}, method.target
     if target.choice.name == "sharpened" or target.arguments.get("b") == 0:

@@ -114,7 +114,7 @@ def select_steps(context: RunContext, trajectories: Artifact, steps: Artifact | 
     """Selects steps and targets from the step table or, without one, from the trajectories."""
     inputs, method = context.inputs, context.inputs.method
     identity, student_prompt = method.identity("select", "target"), None
-    if inputs.teacher_prompt is not inputs.prompt:  # the student's replaces the expert's
+    if method.needs("context"):  # the student's replaces the expert's
         identity |= {"prompt": inputs.prompt.identity, "expert": inputs.expert.fingerprint}
         student_prompt = partial(render_prompt, inputs.expert_tokenizer, prompt=inputs.prompt)
     recipe = Recipe(

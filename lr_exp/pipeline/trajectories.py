@@ -3,24 +3,28 @@
 A choice takes the run's context and returns `Trajectories`; it makes its artifacts in the store.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from lr_exp.config.method import register
-from lr_exp.data.questions import fingerprint, prompts_fingerprint
+from lr_exp.data.questions import Question, fingerprint, prompts_fingerprint
 from lr_exp.errors import UserError
 from lr_exp.evaluator import grade
 from lr_exp.evaluator.extract import extract
 from lr_exp.evaluator.prompts import worked_answer
-from lr_exp.models import locating
+from lr_exp.models import locating, vocabulary
 from lr_exp.models.prompt_forms import Prompt
+from lr_exp.models.prompts import render_prompt
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.inputs import GRADING_PACKAGES, RENDERING_PACKAGES, versions_of
 from lr_exp.sampler import references, rollout
 from lr_exp.store import Artifact, Recipe
 
 Count = Annotated[int, "[1, 2147483647]"]
+
+_FIELD = re.compile(r"\{(question|solution)\}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def expert_greedy(context: RunContext) -> Trajectories:
     return Trajectories(_generated(context, "rollout", settings, context.inputs.teacher_prompt))
 
 
-@register("trajectories")
+@register("trajectories", needs=("context",))
 def expert_prompted(context: RunContext, *, teacher_prompt: str) -> Trajectories:
     """Self-distillation: as `expert_greedy`, but under a prompt form of the teacher.
 
@@ -52,6 +56,47 @@ def expert_prompted(context: RunContext, *, teacher_prompt: str) -> Trajectories
     takes the amateur's place and is the student.
     """
     return expert_greedy(context)
+
+
+@register("trajectories", needs=("context", "solutions"))
+def expert_privileged(context: RunContext, *, expert_context: str) -> Trajectories:
+    """The expert's greedy answers, at which its distributions also read the reference solution.
+
+    The expert reads `expert_context` in the place of the question: a text with `{question}` and
+    `{solution}`. Without it, it takes the amateur's place and is the student (arXiv 2601.18734).
+
+    Raises UserError: the text has no `{solution}`; a context and its answer are too long.
+    """
+    if "{solution}" not in expert_context:
+        raise UserError(
+            f"method.expert_context={expert_context!r} has no {{solution}}, so the expert reads "
+            "no solution: add it."
+        )
+    inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
+    answers = expert_greedy(context)
+    recipe = Recipe(
+        "privileged",
+        references.VERSION,
+        {
+            "answers": answers.artifact.address,
+            "questions": fingerprint(inputs.questions),  # with their solutions
+            "expert": inputs.expert.fingerprint,
+        },
+        {"expert_context": expert_context, **versions_of(RENDERING_PACKAGES)},
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        fields = ({"question": one.text, "solution": _solution(one)} for one in inputs.questions)
+        texts = [_FIELD.sub(lambda name: own[name[1]], expert_context) for own in fields]  # noqa: B023
+        vocabulary.warn_of_unknown_tokens(
+            f"expert {inputs.expert.name}", "method.expert_context", tokenizer, texts[:100]
+        )
+        prompts = (render_prompt(tokenizer, text, inputs.prompt) for text in texts)
+        limit = locating.config_context(inputs.expert)
+        return references.with_prompts(answers.artifact.folder, [*prompts], folder, context=limit)
+
+    artifact = context.make(recipe, build, stage="sample")
+    return replace(answers, artifact=artifact, drawn=answers.artifact)
 
 
 @register("trajectories")
@@ -113,7 +158,7 @@ def human_solution(context: RunContext) -> Trajectories:
     def build(folder: Path) -> dict[str, Any]:
         return references.write_solutions(
             inputs.questions,
-            (worked_answer(q) if q.answer else q.solution or "" for q in inputs.questions),
+            map(_solution, inputs.questions),
             inputs.expert_tokenizer,
             folder,
             context=locating.config_context(inputs.expert),
@@ -122,6 +167,11 @@ def human_solution(context: RunContext) -> Trajectories:
 
     artifact = context.make(recipe, build, stage="sample")
     return Trajectories(artifact, by_expert=False)
+
+
+def _solution(question: Question) -> str:
+    """The question's worked solution, ending in its answer, if it has one."""
+    return worked_answer(question) if question.answer else question.solution or ""
 
 
 def _generated(

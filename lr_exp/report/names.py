@@ -33,6 +33,10 @@ CONTROLS = {
     "format_tokens": "format tokens only",
     "format_wrong": "format only, wrong answers",
     "prompt_distillation": "prompt distillation",
+    "privileged_expert": "privileged expert",
+    "no_conflict": "without confident conflicts",
+    "mixed": "label mixed with the expert",
+    "clipped": "log-ratio limited to 1 nat",
 }
 BENCHMARKS = {
     "gsm8k": "GSM8K",

@@ -40,8 +40,10 @@ def summary_table(summary: Summary) -> str:
     if summary.distill is not None:
         distill = summary.distill
         read = f", {distill.tokens_read:,} read" if distill.tokens_read is not None else ""
+        best = f" (best: {distill.best_step:,})" if distill.best_step is not None else ""
         text = (
-            f"{distill.optimizer_steps:,} optimizer steps, {distill.tuned_tokens:,} tuned tokens "
+            f"{distill.optimizer_steps:,} optimizer steps{best}, "
+            f"{distill.tuned_tokens:,} tuned tokens "
             f"({distill.passes or 0:,.1f} passes over {distill.kept_steps:,} steps{read}), "
             f"final loss {distill.final_loss:.4f}, {_cost(distill)}"
         )
@@ -110,6 +112,7 @@ def _sampled(sample: SampleSummary) -> str:
         carried = f", with {loss:.0%} of the loss before training" if loss else ""
         moving = f"; {sample.moving_of_kept:.1%} of them moving{carried}"
     of = f" of {steps:,} steps ({kept / steps:.1%}{moving})" if steps else " steps"
+    of += "" if sample.conflicts is None else f", dropped {sample.conflicts:,} in conflict"
     kl = f", mean KL {sample.kl_mean:.3f} nats" if sample.kl_mean is not None else ""
     return f"{sample.questions:,} questions, kept {kept:,}{of}{kl}, {_cost(sample)}"
 

@@ -54,9 +54,11 @@ class _Histogram:
 class Counts:
     """Counts of one selection, and running sums over its scored positions, a shard at a time."""
 
-    def __init__(self, *, scored: bool) -> None:
+    def __init__(self, *, scored: bool, beta: float | None = None) -> None:
+        """`beta`: of a rule that drops conflicts above it, which are then counted."""
         self._scored = scored  # whether there is a step table
-        self.answers = self.steps = self.kept = 0
+        self._beta = beta
+        self.answers = self.steps = self.kept = self._above_beta = 0
         self._steps_at = np.zeros(_MAX_BINS, dtype=np.int64)  # by position in the answer
         self._kept_at = np.zeros(_MAX_BINS, dtype=np.int64)
         self._sums: defaultdict[str, float] = defaultdict(float)  # of nats, and of positions
@@ -82,6 +84,7 @@ class Counts:
         divergences = {"kl": kl, "kl_same": kl[same], "kl_other": kl[~same]}
         for name, values in {**entropies, **shares, **divergences}.items():
             self._sums[name] += float(values.sum(dtype=np.float64))
+        self._above_beta += int((kl > self._beta).sum()) if self._beta is not None else 0
         self._kl_max = max(self._kl_max, float(kl.max(initial=-math.inf)))
         self._kl.add(kl)
 
@@ -108,6 +111,7 @@ class Counts:
             "steps": self.steps,
             "kept": self.kept,
             "kept_share": _share(self.kept, self.steps),
+            **({} if self._beta is None else {"conflicts": self._above_beta - self.kept}),
             "by_position": {
                 "bin_tokens": _BIN_TOKENS,
                 "steps": steps_at,

@@ -5,7 +5,7 @@ Both have the columns of a rollout.
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,27 @@ def keep_chosen(
             rows.append(row | {"prompt_ids": prompt_ids, "token_ids": ids[start:]})
         write_shard(folder, number, rows, _SCHEMA)
     return {"answers": kept, "drawn": drawn, "right": right, "solved": solved}
+
+
+def with_prompts(
+    answers: Path, prompts: Sequence[list[int]], folder: Path, *, context: int | None
+) -> dict[str, Any]:
+    """Copies answers, each with the prompt of its index. Returns facts: `answers`.
+
+    Raises UserError: a prompt and its answer are longer than `context`.
+    """
+    for number, path in enumerate(shard_paths(answers)):
+        rows = [row | {"prompt_ids": prompts[row["index"]]} for row in read_shard(path)]
+        for row in rows:
+            length = len(row["prompt_ids"]) + len(row["token_ids"])
+            if context is not None and length > context:
+                raise UserError(
+                    f"question {row['question_id']}: the expert's context and the answer have "
+                    f"{length} tokens, but the expert reads {context}: lower "
+                    "sampler.max_new_tokens, or remove the question."
+                )
+        write_shard(folder, number, rows, _SCHEMA)
+    return {"answers": len(prompts)}
 
 
 def _last_sentence(tokenizer: Any, token_ids: list[int], text: str) -> int:

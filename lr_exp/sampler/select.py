@@ -45,7 +45,9 @@ def write(
     Returns:
         Facts: those of `Counts.profile`, and the supervision's `digest`.
     """
-    counts = Counts(scored=steps is not None)
+    of_rule = method.select.arguments
+    beta = of_rule["beta"] if "conflict" in of_rule else None
+    counts = Counts(scored=steps is not None, beta=beta)
 
     def supervised() -> Iterator[pa.Table]:
         shards = shard_paths(trajectories)

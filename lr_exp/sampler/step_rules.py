@@ -18,11 +18,36 @@ from lr_exp.config.method import register
 Columns = Mapping[str, NDArray[Any]]
 Keep = NDArray[np.bool_]
 
+_SUPPORT = ("support_ids", "support_expert", "support_amateur")
+_AMATEUR_TOP = "amateur_top_amateur"  # log-probabilities of `amateur_top_ids`, in order
+
 
 @register("select", columns=("kl",))
 def kl_above_beta(steps: Columns, *, beta: float) -> Keep:
     """Informative step selection (arXiv 2510.07962, Eq. 3)."""
     return contrast.informative(torch.from_numpy(steps["kl"].copy()), beta).numpy()
+
+
+@register("select", columns=("kl", "expert_top1", *_SUPPORT, "amateur_top_ids", _AMATEUR_TOP))
+def kl_no_conflict(
+    steps: Columns, *, alpha: float, beta: float, conflict: Annotated[float, "[0.5, 1)"] = 0.9
+) -> Keep:
+    """`kl_above_beta` without positions at which the models may be confidently in conflict.
+
+    Those are where v_C (Eq. 6) confirms the expert's first choice, and the amateur gives another
+    token a probability above `conflict`: where the expert is wrong and the amateur right, the label
+    would make the expert surer of its error.
+    """
+    keep = kl_above_beta(steps, beta=beta)
+    for row in np.flatnonzero(keep):
+        other, first = steps["amateur_top_ids"][row][0], steps["expert_top1"][row]
+        if other == first or steps[_AMATEUR_TOP][row][0] <= np.log(conflict):
+            continue
+        expert, amateur = (torch.tensor(steps[name][row]) for name in _SUPPORT[1:])
+        score = contrast.contrast_score(expert, amateur)
+        score[~contrast.plausible(expert, alpha)] = -torch.inf
+        keep[row] = score.max() > score[torch.from_numpy(steps["support_ids"][row] == first)]
+    return keep
 
 
 @register("select")

@@ -158,6 +158,8 @@ def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
         moving = "" if sample.moving is None else f", {sample.moving:,} of them moving"
         share = f"{100 * kept / sample.steps:.1f} %"
         numbers["steps kept"] = f"{share} ({kept:,} of {sample.steps:,}{moving})"
+        if sample.conflicts is not None:
+            numbers["steps dropped"] = f"{sample.conflicts:,} in confident conflict"
     if distill.tuned_tokens:
         numbers["tuned tokens"] = f"{distill.tuned_tokens:,}"
         if distill.passes and distill.kept_steps:

@@ -25,10 +25,11 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     every other number of a result in `summary.json` (`stderr_before`, `ci95_low_before`,
     `read_by_box_after`, ...), shares in [0, 1];
     `trained`, which is False if nothing was trained, in which case the results after are the
-    expert's; for the whole run `steps`, `kept`, `moving`, `kl_mean_nats`, `tuned_tokens`,
-    `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each stage, where
-    seconds are those of the run that did the work. A run without evaluation has one row without a
-    benchmark. A run that failed or did not finish has one row with its `error`, None for others.
+    expert's; for the whole run `steps`, `kept`, `conflicts`, `moving`, `kl_mean_nats`,
+    `tuned_tokens`, `peak_memory_bytes`, and `sample_seconds`, `sample_reused` and so on for each
+    stage, where seconds are those of the run that did the work. A run without evaluation has
+    one row without a benchmark. A run that failed or did not finish has one row with its `error`,
+    None for others.
 
     Raises:
         UserError: the folder does not exist or contains no finished run.
@@ -78,6 +79,7 @@ def _results(run: Run) -> list[dict[str, Any]]:
         "trained": run.summary.distill is not None,
         "steps": run.sample.steps,
         "kept": run.sample.kept,
+        "conflicts": run.sample.conflicts,
         "moving": run.sample.moving,
         "kl_mean_nats": run.sample.kl_mean,
         "tuned_tokens": run.distill.tuned_tokens,

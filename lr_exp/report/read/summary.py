@@ -77,6 +77,7 @@ class SampleSummary(_Part):
     steps: Count | None = None  # scored token positions; None for imported records
     kept: Count | None = None
     kept_share: Share | None = None
+    conflicts: Count | None = None  # steps above beta that `kl_no_conflict` did not keep
     by_position: PositionCounts | None = None
     choice: Count | None = None  # kept steps with several tokens in the label
     choice_of_kept: Share | None = None
@@ -112,6 +113,7 @@ class DistillSummary(_Part):
     """The tuned adapter. Seconds and memory are those of the run that trained it."""
 
     optimizer_steps: Count | None = None
+    best_step: Count | None = None  # of the snapshot that `distiller.stop` kept
     batch_size: Count | None = None  # kept token positions per optimizer step
     tuned_tokens: Count | None = None
     kept_steps: Count | None = None  # distinct token positions in the supervision

@@ -1,0 +1,73 @@
+"""Early stopping: which snapshot is kept, when training ends, and what a wrong setting says."""
+
+import pytest
+
+from lr_exp.config.settings import DistillerSettings
+from lr_exp.distiller.adapter_files import read_snapshots
+from lr_exp.distiller.distill import best_step
+from lr_exp.errors import UserError
+from lr_exp.pipeline import distilling
+from tests.support.demo import go
+
+WORDS = (
+    "data.max_questions=8",
+    "distiller.steps=12",
+    "distiller.snapshot_every=2",
+    "distiller.schedule=constant",
+    "benchmarks=[micro_add]",
+    "evaluator.max_new_tokens=8",
+)
+
+
+def test_of_equal_scores_the_earlier_step_is_best():
+    history = [{"step": 2, "score": 0.5}, {"step": 3}, {"step": 4, "score": 0.8}]
+    assert best_step([*history, {"step": 6, "score": 0.8}]) == 4
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("scores", "patience", "trained", "best"),
+    [
+        ([1, 2, 2, 1, 9, 9], 2, 8, 4),  # two that are no better: the rise to 9 is not seen
+        ([1, 2, 2, 1, 9, 9], 3, 12, 10),
+        ([3, 2, 1, 0, 0, 0], 1, 4, 2),
+        ([1, 2, 3, 4, 5, 6], 1, 12, 12),  # the last one is scored, too
+    ],
+)
+def test_training_ends_after_patience_and_the_best_snapshot_is_kept(
+    tmp_path, monkeypatch, scores, patience, trained, best
+):
+    given = iter(scores)
+    monkeypatch.setattr(distilling, "_score", lambda _: lambda *_: float(next(given)))
+    words = (*WORDS, "distiller.stop=entropy", f"distiller.stop_patience={patience}")
+    summary = go(tmp_path, "run", *words, "stages=[sample,distill]")["distill"]
+    assert (summary["optimizer_steps"], summary["best_step"]) == (trained, best)
+    assert summary["tuned_tokens"] == 16 * trained
+    folder = tmp_path / "store" / "adapter" / summary["artifact"].rpartition("/")[2]
+    snapshots = dict(read_snapshots(folder))
+    assert [*snapshots] == [*range(2, trained + 1, 2)]
+    kept, weights = folder / "adapter", "adapter_model.safetensors"
+    assert (kept / weights).read_bytes() == (snapshots[best] / weights).read_bytes()
+
+
+@pytest.mark.integration
+def test_validation_scores_questions_that_are_not_learned_from(tmp_path):
+    words = (*WORDS, "distiller.stop=validation", "distiller.stop_questions=8")
+    summary = go(tmp_path, "run", *words, "distiller.steps=4")
+    assert summary["distill"]["best_step"] == 2  # cut after 8 tokens, no answer is right
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
+    assert metrics.count('"score": 0.0') == 2
+    plain = go(tmp_path, "plain", *WORDS, "distiller.steps=4", "stages=[sample,distill]")
+    assert "best_step" not in plain["distill"]
+    assert plain["distill"]["artifact"] != summary["distill"]["artifact"]
+    tuned = [one for one in metrics.splitlines() if '"family": "eval/micro_add"' in one]
+    assert ['"step": 2' in one for one in tuned].count(True) == 2  # the kept one, and its snapshot
+    with pytest.raises(UserError, match=r"needs 8 questions besides .* has 4: lower data\.max_q"):
+        go(tmp_path, "few", *words, "data.count=12")
+
+
+@pytest.mark.parametrize("changed", [{}, {"snapshot_every": 15}, {"snapshot_every": 2000}])
+def test_stopping_needs_snapshots_at_logged_steps(changed):
+    with pytest.raises(UserError, match=r"distiller\.stop=entropy scores snapshots: set .* \(10\)"):
+        DistillerSettings(stop="entropy", **changed)
+    DistillerSettings(stop="entropy", snapshot_every=20)
