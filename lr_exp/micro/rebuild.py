@@ -56,7 +56,15 @@ RECIPES["micro_large_careless"] = replace(
 
 
 def main() -> None:
-    options = _parse()
+    parser = argparse.ArgumentParser(prog="python -m lr_exp.micro.rebuild", description=__doc__)
+    shipped = model_folder("expert").parent
+    parser.add_argument("--out", type=Path, default=shipped, help="parent of the model folders")
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
+    what = "multiplies the optimizer steps"
+    parser.add_argument("--steps-scale", type=float, default=1.0, help=what)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=200, help="test questions per family")
+    options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     start = time.monotonic()
     for position, name in enumerate(MODELS):
@@ -107,19 +115,6 @@ def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: 
         answers = greedy_answers(model, tokenizer, problems, form)
         right, careless = answer_shares(answers, problems)
         print(f"  {family:19} {form:6} right {right:6.1%}  careless {careless:6.1%}  n={count}")
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lr_exp.micro.rebuild", description=__doc__)
-    shipped = model_folder("expert").parent
-    parser.add_argument("--out", type=Path, default=shipped, help="parent of the model folders")
-    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    parser.add_argument(
-        "--steps-scale", type=float, default=1.0, help="multiplies the optimizer steps"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--questions", type=int, default=200, help="test questions per family")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
