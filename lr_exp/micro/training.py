@@ -32,8 +32,6 @@ _IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class Recipe:
-    """Architecture and training of one model."""
-
     behaviour: Behaviour  # of the solutions in its corpus
     steps: int  # optimizer steps of `batch_size` pairs each
     width: int = 96
@@ -184,7 +182,6 @@ def _encode(
 
 
 def render(tokenizer: PreTrainedTokenizerFast, question: str, form: str) -> str:
-    """The text of a prompt in one of `FORMS`."""
     if form == "plain":
         return f"Question: {question}\nAnswer:"
     turn = [{"role": "user", "content": question}]

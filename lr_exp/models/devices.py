@@ -40,7 +40,6 @@ def choose_gpu(settings: Settings) -> None:
 
 @cache  # a second call would index into the single GPU that the first one left visible
 def _select_gpu_by_local_rank() -> None:
-    """Leaves only the GPU at the local rank visible to this process."""
     rank, count = distributed.local_rank(), distributed.local_world_size()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":

@@ -50,8 +50,6 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact."""
-
     stage: str
     address: str
     folder: Path

@@ -42,8 +42,6 @@ _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Identifies a run in W&B."""
-
     id: str
     name: str
     job_type: str

@@ -129,7 +129,6 @@ class Endpoint:
 
 
 def parsed(response: httpx2.Response) -> dict[str, Any]:
-    """The JSON object of a reply."""
     try:
         reply = response.json()
     except (ValueError, RecursionError) as error:

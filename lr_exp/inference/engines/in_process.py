@@ -22,8 +22,6 @@ _MAX_LORA_RANK = 64  # vLLM reserves memory for it
 
 
 class VllmEngine:
-    """vLLM on this machine's GPU."""
-
     def __init__(self, source: ModelSource, dtype: str) -> None:
         """Loads nothing yet.
 

@@ -48,8 +48,6 @@ _REPLACEMENT = "\ufffd"  # part of a character, which servers display differentl
 
 
 class ServerEngine:
-    """A server at `server.url`."""
-
     def __init__(self, settings: ServerSettings) -> None:
         self._settings, self._endpoint = settings, Endpoint(settings)
 
@@ -157,7 +155,6 @@ class ServerEngine:
 
 
 def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> None:
-    """Loads an adapter on the server unless it is already there."""
     if name in {card.get("id") for card in _cards(endpoint)}:
         return
     try:
