@@ -125,7 +125,8 @@ def greedy_answers(
         generator: Any = model  # the type checker does not see the class with `generate`
         ids = generator.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :])
-        answers.extend(_boxed(text.partition(END)[0]) for text in texts)
+        ends = [text.partition(END)[0].rpartition("\\boxed{") for text in texts]
+        answers += [end.removesuffix("}") if box else "" for _, box, end in ends]
     return answers
 
 
@@ -140,16 +141,12 @@ def answer_shares(answers: list[str], problems: list[Problem]) -> tuple[float, f
     return right / len(pairs), careless / len(pairs)
 
 
-def _boxed(text: str) -> str:
-    return text.rpartition("\\boxed{")[2].removesuffix("}") if "\\boxed{" in text else ""
-
-
 def _batches(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     steps: int,
     seed: int,
-    families: Sequence[str] = FAMILIES,
+    families: Sequence[str],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
