@@ -69,12 +69,13 @@ def main() -> None:
     start = time.monotonic()
     for position, name in enumerate(MODELS):
         if name in options.only:
-            recipe, seed = RECIPES[name], options.seed * len(MODELS) + position
+            steps = max(1, round(RECIPES[name].steps * options.steps_scale))
+            recipe = replace(RECIPES[name], steps=steps)
+            seed = options.seed * len(MODELS) + position
             domain = domain_of(name)
             tokenizer = build_tokenizer(domain)
             model = build_model(recipe, tokenizer, seed)
-            steps = max(1, round(recipe.steps * options.steps_scale))
-            train(model, tokenizer, recipe, steps, seed, title=name, families=DOMAINS[domain])
+            train(model, tokenizer, recipe, seed, title=name, families=DOMAINS[domain])
             write_model(model, tokenizer, options.out / name)
             _report(name, options.out / name, tokenizer, options.questions)
     print(f"rebuilt {', '.join(options.only)} in {time.monotonic() - start:.0f} s")

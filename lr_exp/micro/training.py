@@ -72,7 +72,6 @@ def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
-    steps: int,
     seed: int,
     title: str,
     families: Sequence[str] = FAMILIES,
@@ -87,7 +86,7 @@ def train(
         weight_decay=0.01,
         fused=True,
     )
-    warm_up = max(1, steps // 20)
+    steps, warm_up = recipe.steps, max(1, recipe.steps // 20)
 
     def scale(step: int) -> float:
         if step < warm_up:
@@ -95,7 +94,7 @@ def train(
         return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-    batches = _batches(tokenizer, recipe, steps, seed, families)
+    batches = _batches(tokenizer, recipe, seed, families)
     with Progress(title, steps, "step") as progress:
         for step, (ids, labels) in enumerate(batches):
             hidden = model.model(input_ids=ids).last_hidden_state
@@ -142,18 +141,14 @@ def answer_shares(answers: list[str], problems: list[Problem]) -> tuple[float, f
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    steps: int,
-    seed: int,
-    families: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, families: Sequence[str]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
+    """Yields the ids and labels of each step: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
-    forms = (rng.choice(FORMS) for _ in range(steps * recipe.batch_size))
+    forms = (rng.choice(FORMS) for _ in range(recipe.steps * recipe.batch_size))
     corpus = generate_corpus(forms, recipe.behaviour, seed, families)
-    for first in range(0, steps, _SORT_WINDOW):
-        count = min(_SORT_WINDOW, steps - first)
+    for first in range(0, recipe.steps, _SORT_WINDOW):
+        count = min(_SORT_WINDOW, recipe.steps - first)
         rows = [
             _encode(tokenizer, *one) for one in itertools.islice(corpus, count * recipe.batch_size)
         ]
