@@ -81,7 +81,6 @@ class Program:
         cells.outcomes.clear()  # of an earlier call in this process
 
     def run(self) -> int:
-        """Runs the command line; returns the exit status."""
         try:
             self._repeat_run()
             self._check_arguments()
@@ -236,7 +235,6 @@ class Program:
         )
 
     def report_stop(self, stop: KeyboardInterrupt) -> int:
-        """Prints how to resume; returns the exit status."""
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if isinstance(stop, Stopped) and stop.lost is not None:
             self._print_error(stop.lost)
@@ -258,7 +256,6 @@ class Program:
         _show(f"\ncell {number}{of}: {printable(folder.name)}")
 
     def _summarize_cells(self) -> int:
-        """Prints the table of a sweep and what to do with it; returns the exit status."""
         outcomes = [outcome for _, outcome in sorted(cells.outcomes.items())]
         failed = [cell for cell in outcomes if cell.error is not None]
         if len(outcomes) > 1:

@@ -56,12 +56,10 @@ def first_line(error: Exception) -> str:
 
 @functools.cache
 def warn_once(log: logging.Logger, message: str, *args: object) -> None:
-    """Logs a warning unless this process has logged the same one."""
     log.warning(message, *args)
 
 
 def short_repr(value: object) -> str:
-    """A value for a message, cut after 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
@@ -108,7 +106,6 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether an environment variable of this name holds a secret."""
     return bool(_SECRET_NAME.search(name)) and not _PATH_NAME.search(name)
 
 
@@ -212,7 +209,6 @@ def guard_tracebacks() -> None:
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
-    """Runs a command as the program of this process, which exits with its status."""
     guard_tracebacks()
     sys.exit(main())
 

@@ -32,8 +32,6 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """A group's options and how they are listed."""
-
     group: str
     usage: str  # how to choose one, and what holds for all of them
     hidden: tuple[str, ...] = ()  # facts for scripts only
@@ -84,7 +82,6 @@ def _choices(content: Facts, folders: Folders) -> dict[str, str]:
 
 
 def _source(content: Facts) -> str | None:
-    """Where the weights or questions come from."""
     path = content.get("path")
     if path == "???":
         return "your file"

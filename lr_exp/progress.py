@@ -55,8 +55,6 @@ def announce(text: str) -> None:
 
 
 class Progress:
-    """The progress of one stage, as a context manager."""
-
     def __init__(
         self, name: str, total: int, unit: str, *, found: int = 0, also: str | None = None
     ) -> None:

@@ -46,8 +46,6 @@ _RECORDED = ("question_id", "answer", "step", "kl", "kind")
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is continued."""
-
     positions: int = 200  # of each of KINDS
     samples: int = 8  # continuations from each token
     temperature: float = 1.0
@@ -56,8 +54,6 @@ class Budget:
 
 @dataclass(frozen=True)
 class Position:
-    """A kept position of an answer."""
-
     answer: int  # the index of the answer
     question_id: str
     step: int  # tokens generated before it

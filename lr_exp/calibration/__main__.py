@@ -19,7 +19,6 @@ from lr_exp.errors import UserError, command, parser_of, run_program
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    """Writes and prints the calibration."""
     parser = parser_of("lr_exp.calibration", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of every run")
     out = Path("runs/calibration")

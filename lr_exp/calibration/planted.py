@@ -86,7 +86,7 @@ def build(store: str, name: str, role: str) -> Path:
     def make(folder: Path) -> dict[str, Any]:
         model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
         tokenizer = build_tokenizer()
-        train(model, tokenizer, training, training.steps, seed, title=f"{name} {role}")
+        train(model, tokenizer, training, seed, title=f"{name} {role}")
         write_model(model, tokenizer, folder / "model")
         return {}
 

@@ -69,7 +69,6 @@ def measured(runs: Sequence[Run], benchmarks: Sequence[str]) -> Parts:
 
 
 def recovery_table(found: Found) -> Table:
-    """One row per expert, method and part."""
     cells, records = [], []
     for (expert, method), (report, planted) in found.items():
         for part, own in report.items():

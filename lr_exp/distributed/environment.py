@@ -28,7 +28,6 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Number of processes of the run."""
     return _environment.world_size
 
 

@@ -34,7 +34,6 @@ def grade_answer(output: str, reference: str, kind: str, choices: Sequence[str] 
 
 
 def grade_question(output: str, question: Question, kind: str) -> Grade:
-    """Grades an output against the question's reference; see `grade_answer`."""
     return grade_answer(output, question.answer or "", kind, question.choices)
 
 

@@ -87,16 +87,12 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
     digits = {
         name: (text or "").replace(",", "").rstrip(".") for name, text in match.groupdict().items()
     }
-
-    def number(name: str) -> Fraction:
-        return Fraction(digits[name])
-
     if match["top"]:
-        whole, top, bottom = digits["whole"], number("top"), number("bottom")
+        whole, top, bottom = digits["whole"], digits["top"], digits["bottom"]
     elif match["mixed"]:
-        whole, top, bottom = digits["mixed"], number("mixed_top"), number("mixed_bottom")
+        whole, top, bottom = digits["mixed"], digits["mixed_top"], digits["mixed_bottom"]
     elif match["left"]:
-        whole, top, bottom = None, number("left"), number("right")
+        whole, top, bottom = "", digits["left"], digits["right"]
     else:
         scale = match["power"] or match["power_digits"] or match["exponent"]
         scale = scale or match["scale"] or match["scale_digits"] or "0"
@@ -106,9 +102,9 @@ def _value(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
         measured = match["exponent"] or match["scale"] or match["scale_digits"]
         exact = places <= 0 and not measured
         return Fraction(written) * Fraction(10) ** exponent, None if exact else places
-    if bottom == 0:
+    if not Fraction(bottom):
         return None
-    return Fraction(whole or 0) + top / bottom, None
+    return Fraction(whole or 0) + Fraction(top) / Fraction(bottom), None
 
 
 def as_digits(text: str) -> str:

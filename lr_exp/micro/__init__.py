@@ -16,7 +16,6 @@ MODELS: tuple[str, ...] = (
 
 
 def domain_of(name: str) -> str:
-    """The domain of a model: "addition" or "sorting"."""
     return "sorting" if name.startswith("micro_sort") else "addition"
 
 

@@ -56,17 +56,26 @@ RECIPES["micro_large_careless"] = replace(
 
 
 def main() -> None:
-    options = _parse()
+    parser = argparse.ArgumentParser(prog="python -m lr_exp.micro.rebuild", description=__doc__)
+    shipped = model_folder("expert").parent
+    parser.add_argument("--out", type=Path, default=shipped, help="parent of the model folders")
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
+    what = "multiplies the optimizer steps"
+    parser.add_argument("--steps-scale", type=float, default=1.0, help=what)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=200, help="test questions per family")
+    options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     start = time.monotonic()
     for position, name in enumerate(MODELS):
         if name in options.only:
-            recipe, seed = RECIPES[name], options.seed * len(MODELS) + position
+            steps = max(1, round(RECIPES[name].steps * options.steps_scale))
+            recipe = replace(RECIPES[name], steps=steps)
+            seed = options.seed * len(MODELS) + position
             domain = domain_of(name)
             tokenizer = build_tokenizer(domain)
             model = build_model(recipe, tokenizer, seed)
-            steps = max(1, round(recipe.steps * options.steps_scale))
-            train(model, tokenizer, recipe, steps, seed, title=name, families=DOMAINS[domain])
+            train(model, tokenizer, recipe, seed, title=name, families=DOMAINS[domain])
             write_model(model, tokenizer, options.out / name)
             _report(name, options.out / name, tokenizer, options.questions)
     print(f"rebuilt {', '.join(options.only)} in {time.monotonic() - start:.0f} s")
@@ -107,19 +116,6 @@ def _report(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, count: 
         answers = greedy_answers(model, tokenizer, problems, form)
         right, careless = answer_shares(answers, problems)
         print(f"  {family:19} {form:6} right {right:6.1%}  careless {careless:6.1%}  n={count}")
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lr_exp.micro.rebuild", description=__doc__)
-    shipped = model_folder("expert").parent
-    parser.add_argument("--out", type=Path, default=shipped, help="parent of the model folders")
-    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    parser.add_argument(
-        "--steps-scale", type=float, default=1.0, help="multiplies the optimizer steps"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--questions", type=int, default=200, help="test questions per family")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

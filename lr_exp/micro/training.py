@@ -32,8 +32,6 @@ _IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class Recipe:
-    """Architecture and training of one model."""
-
     behaviour: Behaviour  # of the solutions in its corpus
     steps: int  # optimizer steps of `batch_size` pairs each
     width: int = 96
@@ -74,7 +72,6 @@ def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
-    steps: int,
     seed: int,
     title: str,
     families: Sequence[str] = FAMILIES,
@@ -89,7 +86,7 @@ def train(
         weight_decay=0.01,
         fused=True,
     )
-    warm_up = max(1, steps // 20)
+    steps, warm_up = recipe.steps, max(1, recipe.steps // 20)
 
     def scale(step: int) -> float:
         if step < warm_up:
@@ -97,7 +94,7 @@ def train(
         return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-    batches = _batches(tokenizer, recipe, steps, seed, families)
+    batches = _batches(tokenizer, recipe, seed, families)
     with Progress(title, steps, "step") as progress:
         for step, (ids, labels) in enumerate(batches):
             hidden = model.model(input_ids=ids).last_hidden_state
@@ -127,7 +124,8 @@ def greedy_answers(
         generator: Any = model  # the type checker does not see the class with `generate`
         ids = generator.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :])
-        answers.extend(_boxed(text.partition(END)[0]) for text in texts)
+        ends = [text.partition(END)[0].rpartition("\\boxed{") for text in texts]
+        answers += [end.removesuffix("}") if box else "" for _, box, end in ends]
     return answers
 
 
@@ -142,23 +140,15 @@ def answer_shares(answers: list[str], problems: list[Problem]) -> tuple[float, f
     return right / len(pairs), careless / len(pairs)
 
 
-def _boxed(text: str) -> str:
-    return text.rpartition("\\boxed{")[2].removesuffix("}") if "\\boxed{" in text else ""
-
-
 def _batches(
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    steps: int,
-    seed: int,
-    families: Sequence[str] = FAMILIES,
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, families: Sequence[str]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields `steps` pairs of ids and labels: int64, (batch, tokens), padded on the right."""
+    """Yields the ids and labels of each step: int64, (batch, tokens), padded on the right."""
     rng, padding = random.Random(seed), cast(int, tokenizer.pad_token_id)
-    forms = (rng.choice(FORMS) for _ in range(steps * recipe.batch_size))
+    forms = (rng.choice(FORMS) for _ in range(recipe.steps * recipe.batch_size))
     corpus = generate_corpus(forms, recipe.behaviour, seed, families)
-    for first in range(0, steps, _SORT_WINDOW):
-        count = min(_SORT_WINDOW, steps - first)
+    for first in range(0, recipe.steps, _SORT_WINDOW):
+        count = min(_SORT_WINDOW, recipe.steps - first)
         rows = [
             _encode(tokenizer, *one) for one in itertools.islice(corpus, count * recipe.batch_size)
         ]
@@ -184,7 +174,6 @@ def _encode(
 
 
 def render(tokenizer: PreTrainedTokenizerFast, question: str, form: str) -> str:
-    """The text of a prompt in one of `FORMS`."""
     if form == "plain":
         return f"Question: {question}\nAnswer:"
     turn = [{"role": "user", "content": question}]

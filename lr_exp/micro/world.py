@@ -136,7 +136,6 @@ DOMAINS = {"addition": FAMILIES, "sorting": tuple(sorting.FAMILIES)}
 
 
 def generate_problems(family: str, count: int, seed: int, split: str) -> list[Problem]:
-    """The problems of `iter_problems` as a list."""
     return list(iter_problems(family, count, seed, split))
 
 

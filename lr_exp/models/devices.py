@@ -11,7 +11,7 @@ from functools import cache
 
 from lr_exp import distributed
 from lr_exp.config.settings import Settings
-from lr_exp.errors import UserError
+from lr_exp.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ def choose_gpu(settings: Settings) -> None:
 
 @cache  # a second call would index into the single GPU that the first one left visible
 def _select_gpu_by_local_rank() -> None:
-    """Leaves only the GPU at the local rank visible to this process."""
     rank, count = distributed.local_rank(), distributed.local_world_size()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":
@@ -103,5 +102,4 @@ def device_name(device: str) -> str:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"

@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LanguageModel:
-    """A loaded model with its tokenizer and the facts that decoding needs."""
-
     name: str
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any  # transformers.PreTrainedTokenizerBase

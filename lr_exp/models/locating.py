@@ -23,8 +23,6 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The location of a model's files and a fingerprint of their contents."""
-
     role: str  # expert | amateur
     name: str
     location: str  # hub id, or the absolute path of the folder or GGUF file, whatever its spelling

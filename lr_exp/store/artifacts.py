@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
+# Writes files to the folder passed to it and returns JSON-like facts. After a crash it is called
+# with the same folder and the files already in it.
+Build = Callable[[Path], dict[str, Any]]
+
 # Errors that mean a damaged artifact; others, as of a disk that does not respond, are raised.
 _DAMAGE_ERRORS = (
     *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
@@ -50,8 +54,6 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact."""
-
     stage: str
     address: str
     folder: Path
@@ -100,14 +102,10 @@ class Store:
         values = (manifest["facts"], manifest["seconds"], reused, manifest.get("made_by"))
         return Artifact(folder.parent.name, folder.name, folder, *values)
 
-    def make(
-        self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], *, together: bool = False
-    ) -> Artifact:
+    def make(self, recipe: Recipe, build: Build, *, together: bool = False) -> Artifact:
         """Returns the artifact of a recipe and builds it first if it is missing or damaged.
 
         Args:
-            build: writes files to the folder passed to it and returns JSON-like facts. After a
-                crash it is called with the same folder and the files already in it.
             together: all ranks call `build` with the same folder, and only rank 0 may write to it.
                 Otherwise rank 0 builds and the others wait.
 
@@ -118,7 +116,7 @@ class Store:
             return distributed.run_collectively(lambda build: self.make_here(recipe, build), build)
         return distributed.run_on_rank0(lambda: self.make_here(recipe, build))
 
-    def make_here(self, recipe: Recipe, build: Callable[[Path], dict[str, Any]]) -> Artifact:
+    def make_here(self, recipe: Recipe, build: Build) -> Artifact:
         """As `make`, without communication: ranks that call it wait for the one that builds."""
         found = self._find(recipe)  # before locking: a read-only store must work, too
         if found is not None:
@@ -149,9 +147,7 @@ class Store:
                     "on another disk. Finished work is kept: run the same command again to resume."
                 ) from error
 
-    def _build(
-        self, recipe: Recipe, build: Callable[[Path], dict[str, Any]], part: Path, folder: Path
-    ) -> Artifact:
+    def _build(self, recipe: Recipe, build: Build, part: Path, folder: Path) -> Artifact:
         """Builds the artifact in `part` and renames it; the caller holds the lock."""
         part.mkdir(exist_ok=True)
         (part / MANIFEST).unlink(missing_ok=True)

@@ -34,7 +34,6 @@ def _file_digest(path: str, inode: int, size: int, mtime_ns: int) -> str:
 
 
 def json_lines(records: Iterable[Any]) -> str:
-    """The records as JSON, one a line."""
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
 
 

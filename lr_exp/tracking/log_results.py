@@ -19,7 +19,6 @@ _MAX_QUESTIONS = 100  # of each benchmark; W&B shows at most 10,000 rows
 
 
 def log_sampling(tracker: Tracker, sampled: SampleSummary, supervision: Artifact) -> None:
-    """Logs sampling: its numbers, both profiles, and the supervision as an artifact."""
     numbers = {
         name: value
         for name, value in sampled.to_dict().items()

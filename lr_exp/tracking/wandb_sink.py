@@ -37,13 +37,13 @@ DEFAULT_PROJECT = "lr_exp"
 # Stage -> W&B artifact type; others are datasets. Rollouts and scores are not recorded: too large.
 _ARTIFACT_TYPES = {"adapter": "model", "grades": "answers", "lm_eval": "answers"}
 _SKIPPED_FOLDERS = ("snapshots",)  # copies of the adapter during training
+# Of a table; called in the background, where an error costs the tracking only.
+Rows = Callable[[], Sequence[Sequence[Any]]]
 _REDUCE = {"min": min, "max": max, "last": operator.itemgetter(-1)}
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Identifies a run in W&B."""
-
     id: str
     name: str
     job_type: str
@@ -57,10 +57,7 @@ class Sink:
     # Metrics that are not finite are passed as None; the points of a curve are (x, y).
     def log(self, family: str, step: int, metrics: Mapping[str, float | None]) -> None: ...
     def curve(self, name: str, axis: str, points: Sequence[tuple[float, float]]) -> None: ...
-    # `rows` is called in the background; an error in it costs the tracking only.
-    def table(
-        self, name: str, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]
-    ) -> None: ...
+    def table(self, name: str, columns: Sequence[str], rows: Rows) -> None: ...
     def summarize(self, values: Mapping[str, Any]) -> None: ...
     def artifact(self, artifact: Artifact, metadata: Mapping[str, Any]) -> None: ...
     def close(self, failed: bool) -> None: ...
@@ -133,9 +130,7 @@ class WandbSink(Sink):
         rows = [{axis: x, name: y} for x, y in points]
         self._call(lambda run: [self._add_row(run, row) for row in rows])
 
-    def table(
-        self, name: str, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]
-    ) -> None:
+    def table(self, name: str, columns: Sequence[str], rows: Rows) -> None:
         def add(run: Any) -> None:
             # Models and users wrote the texts: escape what a terminal would interpret.
             data = [[map_strings(value, printable) for value in row] for row in rows()]

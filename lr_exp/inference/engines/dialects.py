@@ -121,7 +121,6 @@ def _only_choice(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ids(value: Any) -> list[int]:
-    """Checks that a value is a non-empty list of token ids."""
     if not isinstance(value, list) or not value or not all(type(item) is int for item in value):
         raise RetryableError("a reply without a list of token ids")
     return value
@@ -133,7 +132,6 @@ def _text(reply: dict[str, Any] | None, *keys: str) -> str | None:
 
 
 def _check_prompt(counted: Any, request: Request) -> None:
-    """Raises UserError if the server counted another number of prompt tokens."""
     if isinstance(counted, int) and counted != len(request.prompt):
         raise UserError(
             f"the server counted {counted} prompt tokens, but {len(request.prompt)} were sent: the "

@@ -6,14 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx2
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
+import tenacity
 
 from lr_exp.config.settings import ServerSettings
 from lr_exp.errors import UserError, first_line
@@ -72,9 +65,9 @@ class Endpoint:
             UserError: the server rejected the request.
         """
         method = "GET" if body is None else "POST"
-        retrying = Retrying(
-            retry=retry_if_exception_type(RetryableError),
-            stop=stop_after_attempt(self._attempts),
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(RetryableError),
+            stop=tenacity.stop_after_attempt(self._attempts),
             wait=_wait_seconds,
             before_sleep=lambda state: log.info(
                 "%s%s: %s; retrying", self.url, path, _error(state)
@@ -129,7 +122,6 @@ class Endpoint:
 
 
 def parsed(response: httpx2.Response) -> dict[str, Any]:
-    """The JSON object of a reply."""
     try:
         reply = response.json()
     except (ValueError, RecursionError) as error:
@@ -148,14 +140,14 @@ def retry_after(value: str | None) -> float:
     return min(seconds, MAX_WAIT_SECONDS) if seconds > 0 else 0.0
 
 
-def _wait_seconds(state: RetryCallState) -> float:
+def _wait_seconds(state: tenacity.RetryCallState) -> float:
     # Jitter keeps requests that failed together from being retried together.
-    backoff = wait_exponential(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
-    jitter = wait_random(0, FIRST_WAIT_SECONDS)
+    backoff = tenacity.wait_exponential(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
+    jitter = tenacity.wait_random(0, FIRST_WAIT_SECONDS)
     return max(backoff(state) + jitter(state), _error(state).wait_seconds)
 
 
-def _error(state: RetryCallState) -> Any:
+def _error(state: tenacity.RetryCallState) -> Any:
     return state.outcome and state.outcome.exception()
 
 

@@ -22,13 +22,8 @@ _MAX_LORA_RANK = 64  # vLLM reserves memory for it
 
 
 class VllmEngine:
-    """vLLM on this machine's GPU."""
-
     def __init__(self, source: ModelSource, dtype: str) -> None:
-        """Loads nothing yet.
-
-        Raises UserError: vLLM is not installed, or does not support the model's format.
-        """
+        """Raises UserError: vLLM is not installed, or does not support the model's format."""
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 "engine=vllm: vLLM is not installed. It pins its own versions of torch: run "

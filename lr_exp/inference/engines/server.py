@@ -5,10 +5,10 @@ prompts and, if the tuned expert is evaluated on it, the adapter's path.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,15 @@ _REPLACEMENT = "\ufffd"  # part of a character, which servers display differentl
 
 
 class ServerEngine:
-    """A server at `server.url`."""
-
     def __init__(self, settings: ServerSettings) -> None:
         self._settings, self._endpoint = settings, Endpoint(settings)
 
     def close(self) -> None:
         """Does nothing: no connection is kept."""
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """See `Engine.identity`; requested once."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> dict[str, Any]:
         endpoint = self._endpoint
         cards = _cards(endpoint)
         model = self._settings.model or _only_model(endpoint.url, cards)
@@ -84,9 +78,15 @@ class ServerEngine:
         with self._served_model(adapter) as model:
             served = replace(dialect, model=model)
 
+            def answer(job: tuple[int, Request]) -> tuple[int, Decoded]:
+                return job[0], _answer(served, expert.stop_ids, job[1])
+
             def generate(requests: Sequence[Request]) -> list[Decoded]:
-                answer = partial(_answer, served, expert.stop_ids)
-                return _run_concurrently(answer, requests, self._settings.concurrency)
+                # A pool's threads are daemons: a server that stalls does not delay the exit. The
+                # first error is raised, and the other requests are dropped.
+                with ThreadPool(min(self._settings.concurrency, len(requests))) as pool:
+                    answers = dict(pool.imap_unordered(answer, enumerate(requests)))
+                return [answers[number] for number in range(len(requests))]
 
             yield generate
 
@@ -157,7 +157,6 @@ class ServerEngine:
 
 
 def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> None:
-    """Loads an adapter on the server unless it is already there."""
     if name in {card.get("id") for card in _cards(endpoint)}:
         return
     try:
@@ -170,19 +169,6 @@ def _load_adapter(endpoint: Endpoint, load: str, name: str, adapter: Path) -> No
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment; SGLang: "
             "--enable-lora), or set evaluator.engine=transformers."
         ) from error
-
-
-def _run_concurrently(
-    answer: Callable[[Request], Decoded], requests: Sequence[Request], count: int
-) -> list[Decoded]:
-    """Answers all requests in `count` threads; raises the first error and drops the rest.
-
-    A pool's threads are daemons, so that a server that stalls does not delay the process's exit.
-    """
-    with ThreadPool(min(count, len(requests))) as pool:
-        jobs = enumerate(requests)
-        answers = dict(pool.imap_unordered(lambda job: (job[0], answer(job[1])), jobs))
-    return [answers[number] for number in range(len(requests))]
 
 
 def _answer(dialect: Dialect, stop_ids: Sequence[int], request: Request) -> Decoded:
