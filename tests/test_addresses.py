@@ -26,7 +26,7 @@ def addresses(tmp_path: Path, *overrides: str) -> dict[str, str]:
                 name += ", tuned" if recipe.inputs["adapter"] else ", expert"
             made[name] = recipe.address
             facts = {
-                "adapter": {"digest": recipe.address},
+                "adapter": {"optimizer_steps": 1},
                 "answers": {"questions": 1, "finished": 1},
                 "grades": {"accuracy": 0, "correct": 0, "total": 1, "stderr": 0},
                 "forced": {"accuracy": 0},
