@@ -204,11 +204,6 @@ class Incomplete(Run):
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
 
-    @property
-    def has(self) -> str:
-        """`has metrics.jsonl, answers`."""
-        return f"has {', '.join(self.existing_files) or 'no results'}"
-
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
