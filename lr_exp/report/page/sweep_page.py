@@ -79,7 +79,8 @@ def _summary(run: Run) -> str:
     if isinstance(run, Incomplete):
         if run.outcome != "unfinished":
             return run.error
-        left = f"neither a summary nor an error: {run.has}; run the same command again to resume"
+        files = ", ".join(run.existing_files) or "no results"
+        left = f"neither a summary nor an error: has {files}; run the same command again to resume"
         return f"{left} ({' '.join(run.overrides)})" if run.overrides else left
     words = [method_label(run.method) if run.method else None, run.expert, run.amateur]
     choices = ", ".join([*filter(None, words), f"seed {run.seed}"])

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
+from lr_exp.report.read.run import REWRITE
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
@@ -128,7 +129,4 @@ def read_trajectories(folder: Path) -> Trajectories | None:
     try:
         return Trajectories.model_validate(read_json(path, _MAX_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{FILE} cannot be read ({reason_of(error)}). Run the same command again: it rewrites "
-            "the file."
-        ) from error
+        raise UserError(f"{FILE} cannot be read ({reason_of(error)}){REWRITE}") from error

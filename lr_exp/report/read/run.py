@@ -28,7 +28,7 @@ from lr_exp.store.run_folder import (
 )
 
 WHO = ("expert", "tuned")
-REWRITE = ". Run the same command again: it rewrites the file."  # a damaged summary
+REWRITE = ". Run the same command again: it rewrites the file."
 _REWRITE = "Run the same command again to rewrite the answers"
 _OVERRIDES = ".hydra/overrides.yaml"
 _MAX_YAML_BYTES = 2**20
@@ -204,11 +204,6 @@ class Incomplete(Run):
         shown = (METRICS, TRAJECTORIES, ANSWERS)
         return tuple(name for name in shown if (self.folder / name).exists())
 
-    @property
-    def has(self) -> str:
-        """`has metrics.jsonl, answers`."""
-        return f"has {', '.join(self.existing_files) or 'no results'}"
-
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
@@ -249,10 +244,7 @@ def read_run(folder: Path, name: str, files: Sequence[str]) -> Run | None:
         return Incomplete(folder, name, "failed", Failure.model_validate(content))
     except (OSError, ValueError) as error:
         reason = f"{newest} cannot be read ({reason_of(error)})"
-        if newest == SUMMARY:
-            reason += REWRITE
-        else:
-            reason = f"failed, and its {reason}"
+        reason = f"{reason}{REWRITE}" if newest == SUMMARY else f"failed, and its {reason}"
         return Incomplete(folder, name, "damaged", Failure(error=reason))
 
 
