@@ -32,7 +32,7 @@ def decoding_seconds(
     """Seconds to read one token of each row: eager in the project's cache, else in a static one."""
     model, capacity = pair.expert.model, prompt + _WARM_UP + steps
     run: Any = model
-    cache: Any = buffered_cache(model.config)[0]
+    cache: Any = buffered_cache(model.config, capacity)[0]
     if variant is not None:
         run = compiled(model, variant)
         cache = StaticCache(config=model.config, max_cache_len=capacity)

@@ -268,6 +268,7 @@ def harness_evaluate(pair: Pair, *, new_tokens: int, batch_size: int) -> list[st
     from lm_eval.models.huggingface import HFLM
 
     tokenizer: Any = pair.expert.tokenizer
+    pair.expert.model.generation_config.eos_token_id = list(pair.expert.stop_ids)
     backend: Any = HFLM  # its decorators hide the parameters
     harness = backend(pretrained=pair.expert.model, tokenizer=tokenizer, batch_size=batch_size)
     options = {"until": [], "max_gen_toks": new_tokens, "do_sample": False}

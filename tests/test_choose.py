@@ -305,6 +305,10 @@ def test_margins_need_two_questions_with_both_kinds_of_answers_in_each_half(made
         ),
         (["choose.early_exits=false"], "there is one candidate"),
         (["choose.questions=13"], "choose.questions=13: only 12 questions of data=micro have"),
+        (
+            ["method=privileged_expert"],
+            "method=privileged_expert with data=micro: choose questions",
+        ),
         (["method=neither"], "method=neither with data=micro: choose questions, and a method with"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from lr_exp.config.settings import DistillerSettings
+from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_snapshots
 from lr_exp.distiller.distill import best_step
 from lr_exp.errors import UserError
@@ -48,6 +49,22 @@ def test_training_ends_after_patience_and_the_best_snapshot_is_kept(
     assert [*snapshots] == [*range(2, trained + 1, 2)]
     kept, weights = folder / "adapter", "adapter_model.safetensors"
     assert (kept / weights).read_bytes() == (snapshots[best] / weights).read_bytes()
+
+
+@pytest.mark.integration
+def test_a_stopped_training_whose_files_could_not_be_written_resumes_to_the_same_adapter(
+    tmp_path, monkeypatch
+):
+    """It trained on past its end, and could not copy the best snapshot a second time."""
+    given = iter([1, 2, 2, 1])  # no score is asked for after the resume
+    monkeypatch.setattr(distilling, "_score", lambda _: lambda *_: float(next(given)))
+    words = (*WORDS, "distiller.stop=entropy", "distiller.checkpoint_seconds=0")
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(distill, "json_lines", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go(tmp_path, "run", *words, "stages=[sample,distill]")
+    summary = go(tmp_path, "run", *words, "stages=[sample,distill]")["distill"]
+    assert (summary["optimizer_steps"], summary["best_step"]) == (8, 4)
 
 
 @pytest.mark.integration

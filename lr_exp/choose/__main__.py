@@ -60,7 +60,7 @@ def split(words: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
     others, known = [], ChooseSettings.__dataclass_fields__
     for word in words:
         group, _, key = word.partition("=")[0].lstrip("+").partition(".")
-        if group == "amateur":
+        if group == "amateur" and key != "tokenizer":
             raise UserError(f"{word}: list the candidates, as choose.amateurs=[NAME,...].")
         if group != "choose":
             others.append(word)

@@ -58,7 +58,8 @@ def prepare(overrides: Sequence[str], choose: ChooseSettings) -> RunContext:
     changed = {"stages": ["sample", "distill"], "benchmarks": [], "amateur": shown}
     context = context_of(replace(settings, **changed))
     inputs, data, method = context.inputs, settings.data, context.inputs.method
-    if settings.imports_records or not method.target.choice.columns or method.epochs:
+    soft = method.target.choice.columns and not method.needs("context")
+    if settings.imports_records or not soft or method.epochs:
         raise UserError(
             f"method={method.name} with data={data.name}: choose questions, and a method with soft "
             "labels from an amateur and without epochs, such as lightreasoner."
@@ -96,11 +97,11 @@ def measure(
         own, name = context.changed(amateur=amateur), amateur.name
         try:
             steps = score_trajectories(own, trajectories)
+            agreement = self_consistency(own, choose, "amateur")
         except UserError as error:  # other tokens, a short context, an unsuitable architecture
             found[name] = Candidate(name, words, own, (str(error),), {})
             continue
         profile = select_steps(own, trajectories, steps).facts
-        agreement = self_consistency(own, choose, "amateur")
         mean, gap = float(agreement.mean()), difference(expert[None], agreement[None])
         shares = f"{100 * mean:.1f} % against {100 * expert.mean():.1f} %"
         above = f"It agrees with itself more than the expert ({shares}): it may be stronger."

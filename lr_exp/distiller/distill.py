@@ -71,7 +71,8 @@ def distill(
             if training.score is None:
                 _save_adapter(model, folder / ADAPTER, Path(training.base_location))
             else:
-                shutil.copytree(_snapshot(folder, best_step(trainer.history)), folder / ADAPTER)
+                best = _snapshot(folder, best_step(trainer.history))
+                shutil.copytree(best, folder / ADAPTER, dirs_exist_ok=True)  # of a stopped call
             write_atomically(folder / HISTORY, json_lines(trainer.history))
             if training.keeps_checkpoint:
                 trainer.save(folder / _CHECKPOINT)
@@ -112,6 +113,8 @@ def _train(
     )
     with progress:
         for index in range(trainer.step, settings.steps):
+            if training.score and _is_over(trainer):
+                return
             batch = batches[index]
             trainer.training_step(batch)
             progress.add(also=batch["kept_steps"])
@@ -130,10 +133,15 @@ def _train(
                 if is_old and not is_last and distributed.is_rank0():
                     trainer.save(checkpoint)
                     saved = time.monotonic()
-            if training.score and is_due and not is_last:
-                waited = (step - best_step(trainer.history)) // cast(int, settings.snapshot_every)
-                if waited >= settings.stop_patience:
-                    return
+
+
+def _is_over(trainer: ContrastTrainer) -> bool:
+    """Whether the last snapshots were no better than the best one; see `distiller.stop`."""
+    scored = [entry for entry in trainer.history if "score" in entry]
+    if not scored:
+        return False
+    settings, waited = trainer.training.settings, scored[-1]["step"] - best_step(scored)
+    return waited >= settings.stop_patience * cast(int, settings.snapshot_every)
 
 
 def best_step(history: Sequence[dict[str, float]]) -> int:

@@ -228,7 +228,7 @@ class _CachedRows:
         self._ids, self._mask = ids.to(device), mask.to(device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
-        self._cache, self.can_add = buffered_cache(self._model.model.config)
+        self._cache, self.can_add = buffered_cache(self._model.model.config, max_new_tokens)
         self._length, self._step = max(lengths), self._model.model  # columns; the next pass
         self.can_keep = self._model.compile is None
         if self._model.compile:
@@ -252,6 +252,8 @@ class _CachedRows:
             logits_to_keep=1,
             **{self._cache_argument: self._cache},
         ).logits[:, -1, : self._model.vocabulary_size]
+        if self._model.compile:  # another model's or the next pass overwrites CUDA graphs' results
+            logits = logits.clone()
         if self._skipped is not None and self._logits is not None:
             logits = torch.where(self._skipped[:, None], self._logits, logits)
         if self._added is not None:
@@ -259,8 +261,7 @@ class _CachedRows:
             self._join(self._added)
             self._added = None
         if self._known_ids is not None:
-            # CUDA graphs overwrite the results of earlier passes.
-            self._logits = logits if self._model.compile is None else logits.clone()
+            self._logits = logits
         return logits
 
     def keep(self, rows: Sequence[int], indices: Tensor) -> None:

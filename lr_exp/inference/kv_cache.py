@@ -10,14 +10,16 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_GROWTH = 128  # tokens by which a full buffer grows
+# Tokens by which a full buffer grows, at most. A copy costs as much memory again until it is done.
+_MAX_GROWTH = 512
 
 
 class BufferedLayer(DynamicLayer):
     """Keys and values of a full-attention layer, at the start of buffers that may be longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, growth: int) -> None:
         super().__init__()
+        self._growth = growth
         self._buffers: list[Tensor] = []  # keys and values `(rows, heads, capacity, width)`
 
     def update(
@@ -31,7 +33,7 @@ class BufferedLayer(DynamicLayer):
         if not self._buffers or self._buffers[0].shape[-2] < end:
             old = self._buffers
             self._buffers = [
-                one.new_empty(*one.shape[:2], end + _GROWTH, one.shape[-1])
+                one.new_empty(*one.shape[:2], end + self._growth, one.shape[-1])
                 for one in (key_states, value_states)
             ]
             for buffer, before in zip(self._buffers, old, strict=False):
@@ -58,11 +60,12 @@ class BufferedLayer(DynamicLayer):
         length, rows = max(own, new), len(self._buffers[0])
         for index, old in enumerate(self._buffers):
             added = other._buffers[index][:, :, :new]
-            shape = rows + len(added), old.shape[1], length + _GROWTH, old.shape[3]
+            shape = rows + len(added), old.shape[1], length + self._growth, old.shape[3]
+            joined = self._buffers[index] = old.new_empty(shape)
             # Zeros, because masked values are multiplied by 0, which leaves NaN and infinity.
-            self._buffers[index] = old.new_zeros(shape)
-            self._buffers[index][:rows, :, length - own : length] = old[:, :, :own]
-            self._buffers[index][rows:, :, length - new : length] = added
+            joined[:, :, :length] = 0
+            joined[:rows, :, length - own : length] = old[:, :, :own]
+            joined[rows:, :, length - new : length] = added
         self._set_length(length)
 
     def _set_length(self, length: int) -> tuple[Tensor, Tensor]:
@@ -70,10 +73,10 @@ class BufferedLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def buffered_cache(config: Any) -> tuple[DynamicCache, bool]:
-    """A cache for a model, and whether all of its layers are buffered: those of full attention."""
-    cache = DynamicCache(config=config)
+def buffered_cache(config: Any, new_tokens: int) -> tuple[DynamicCache, bool]:
+    """A cache for a prompt and new tokens; and whether all layers are buffered (full attention)."""
+    cache, growth = DynamicCache(config=config), min(new_tokens, _MAX_GROWTH)
     cache.layers = [
-        BufferedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        BufferedLayer(growth) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache, all(isinstance(layer, BufferedLayer) for layer in cache.layers)

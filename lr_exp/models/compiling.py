@@ -13,6 +13,8 @@ _TOKENS, _READS = 256, 16  # sizes are rounded up to multiples of these
 
 def compiled(model: torch.nn.Module, mode: str) -> Callable[..., Any]:
     """The model's forward pass, compiled for each shape of its inputs."""
+    # Beyond its limit of 8, torch would run further shapes without compiling them.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     run = torch.compile(model, mode=mode, dynamic=False)
 
     def forward(**inputs: Any) -> Any:

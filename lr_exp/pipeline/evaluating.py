@@ -223,7 +223,7 @@ def _samples(
             answered[who] = by_question(_lines(found.graded), sampling.samples)
             result = results[who][name] = sampled_result(answered[who], evaluator.pass_at_counts)
             shares = {key: one.share for key, one in result.by_name.items()}
-            context.log(f"eval/{name}", run.settings.distiller.steps if adapter else 0, shares)
+            context.log(f"eval/{name}", adapter.trained_steps if adapter else 0, shares)
         if "tuned" in models:
             greedy = (made[run.headline, who][name].graded for who in ("expert", "tuned"))
             before, after = map(_lines, greedy)

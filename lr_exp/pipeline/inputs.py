@@ -313,8 +313,8 @@ class Inputs:
 
     @cached_property
     def cross(self) -> cross_tokenizer.CrossTokenizer | None:
-        """With `amateur.tokenizer=own`, unless the amateur is the expert under another prompt."""
-        if self.settings.amateur.tokenizer == "shared" or self.method.reads("teacher_prompt"):
+        """With `amateur.tokenizer=own`, unless the amateur is the expert in another context."""
+        if self.settings.amateur.tokenizer == "shared" or self.method.needs("context"):
             return None
         pair = (loading.load_without_weights(source) for source in (self.expert, self.amateur))
         return cross_tokenizer.CrossTokenizer(*pair)

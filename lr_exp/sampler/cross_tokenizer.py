@@ -159,8 +159,8 @@ class CrossTokenizer:
             {(i in one.of, one.of.get(i, name)): i for i, name in one.names.items()}
             for one in (self._expert, self._amateur)
         )
-        if own.keys() != other.keys():
-            return None
+        if own.keys() != other.keys() or len(own) < len(self._expert.names):
+            return None  # other tokens, or two that write the same bytes
         columns = torch.zeros(self._size, dtype=torch.long)
         columns[[*own.values()]] = torch.tensor([other[name] for name in own])
         return columns

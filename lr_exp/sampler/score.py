@@ -54,7 +54,7 @@ SCHEMA = pa.schema(
         ("support_expert", pa.list_(pa.float32())),  # log-probabilities
         ("support_amateur", pa.list_(pa.float32())),
         # The amateur's most probable tokens in order, which may lie outside the expert's support.
-        # Shown to readers; no stage trains on them.
+        # Shown to readers; the step rule `kl_no_conflict` reads the first ones.
         ("amateur_top_ids", pa.list_(pa.int32())),
         ("amateur_top_expert", pa.list_(pa.float32())),  # log-probabilities
         ("amateur_top_amateur", pa.list_(pa.float32())),

@@ -54,8 +54,12 @@ class ServerEngine:
     def close(self) -> None:
         """Does nothing: no connection is kept."""
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         """See `Engine.identity`; requested once."""
         endpoint = self._endpoint
         cards = _cards(endpoint)
