@@ -8,6 +8,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -78,13 +79,16 @@ def on_ranks(count: int, function: Callable[..., Any], *given: Any) -> None:
     """Calls the function on every rank, as torchrun does; exits with 1 if a rank fails."""
     from torch.distributed import TCPStore
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port))
-    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=_rank, args=(i, count, function, given)) for i in range(count)]
+    port = fork.Value("i", 0)
+    ranks = [
+        fork.Process(target=_rank, args=(i, count, port, function, given)) for i in range(count)
+    ]
     for rank in ranks:
         rank.start()
+    # After the forks: a lock that the store's thread held in one would never be released there.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port.value = store.port
     while running := [rank for rank in ranks if rank.is_alive()]:
         wait([rank.sentinel for rank in running])
         if any(rank.exitcode for rank in ranks):
@@ -93,9 +97,13 @@ def on_ranks(count: int, function: Callable[..., Any], *given: Any) -> None:
     sys.exit(any(rank.exitcode for rank in ranks))
 
 
-def _rank(number: int, count: int, function: Callable[..., Any], given: tuple) -> None:
+def _rank(number: int, count: int, port: Any, function: Callable[..., Any], given: tuple) -> None:
     from lr_exp.distributed import environment
 
+    while not port.value:
+        time.sleep(0.01)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port.value))
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
     os.environ.update(WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count))
     environment._environment = environment._read_environment()  # which the import has read
