@@ -112,7 +112,7 @@ def letter_by_letter(words: LanguageModel) -> LanguageModel:
     return replace(words, model=model, tokenizer=letters, vocabulary_size=size, context=None)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.letters", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training, comparing = commands.add_parser("train"), commands.add_parser("compare")
@@ -120,11 +120,11 @@ def main() -> None:
     training.add_argument("--seed", type=int, default=8)
     comparing.add_argument("folders", type=Path, nargs="*")
     comparing.add_argument("--questions", type=int, default=100)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if options.command == "train":
         tokenizer = letters_tokenizer()
         model = build_model(RECIPE, tokenizer, options.seed)
-        train(model, tokenizer, RECIPE, RECIPE.steps, options.seed, title="micro_letters")
+        train(model, tokenizer, RECIPE, options.seed, title="micro_letters")
         write_model(model, tokenizer, options.out)
     else:
         compare(options.folders, options.questions)

@@ -17,12 +17,12 @@ from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 import lr_exp
-from bench.letters import letter_by_letter, letters_tokenizer
+from bench import letters
+from bench.letters import letter_by_letter
 from lr_exp.config.composition import conf_dir
 from lr_exp.data.questions import Question
 from lr_exp.errors import UserError
-from lr_exp.micro.rebuild import write_model
-from lr_exp.micro.training import Recipe, build_model
+from lr_exp.micro.training import Recipe
 from lr_exp.micro.world import Behaviour, generate_problems
 from lr_exp.models.loading import ModelPair, load_tokenizer
 from lr_exp.models.prompt_forms import Prompt
@@ -318,11 +318,11 @@ def test_pushing_keeps_the_probabilities_and_lowers_the_divergence_to_the_bound(
     assert max(exact["kl"]) > 1
 
 
-def test_the_setting_reaches_the_table_and_its_address(tmp_path):
+def test_the_setting_reaches_the_table_and_its_address(tmp_path, monkeypatch):
     """A run with an amateur whose tokens are split further; only the amateur's side changes."""
-    tokenizer = letters_tokenizer()
     recipe = Recipe(Behaviour(0.05), steps=1, width=24, layers=1, heads=1, inner=24)
-    write_model(build_model(recipe, tokenizer, 0), tokenizer, tmp_path / "letters")
+    monkeypatch.setattr(letters, "RECIPE", recipe)
+    letters.main(["train", "--out", str(tmp_path / "letters")])
     words = ["data.count=3", "stages=[sample]", f"amateur.path={tmp_path / 'letters'}"]
     with pytest.raises(UserError, match=r"set amateur\.tokenizer=own"):
         Inputs(settings_for(tmp_path, *words), [conf_dir()]).check()
