@@ -84,9 +84,6 @@ def training_seconds(
     device = str(pair.expert.model.device)
     with stages.lora(pair) as model:
         run = variant and compiled_passes(model, variant)
-        if run:  # as in `ContrastTrainer`
-            for one in model.parameters():
-                one.grad = torch.zeros_like(one) if one.requires_grad else None
         seconds = _seconds_per_call(
             lambda _: training_pass(pair, model, batch, run), passes, device
         )

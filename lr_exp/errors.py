@@ -153,6 +153,17 @@ def parser_of(module: str, about: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(f"python -m {module}", description=about, formatter_class=layout)
 
 
+def run_parser(
+    module: str, about: str | None, out: Path, what: str, of: str = "the run"
+) -> argparse.ArgumentParser:
+    """As `parser_of`, for a command with overrides of `of` and a folder `out` of `what`."""
+    parser = parser_of(module, about)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"settings of {of}")
+    what = f"folder of {what} (default: {out})"
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    return parser
+
+
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Makes a command print errors that a user can fix on one line, with status 1.
 

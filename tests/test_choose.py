@@ -116,8 +116,8 @@ def test_the_log_likelihood_is_that_of_the_plain_model(made):
     )
     rows = [row["token_ids"] for row in read_by_index(answers.folder)][:5]
     asked = [([3, 4, 5][: 1 + n % 3], ids) for n, ids in enumerate(rows)]
-    found = halving.log_likelihoods(context, None, asked)
     model = context.models.expert()
+    found = halving.log_likelihoods(model, asked, 512)
     for (prompt, ids), value in zip(asked, found, strict=True):
         logits = model.model(torch.tensor([[*prompt, *ids]])).logits[0, :, : model.vocabulary_size]
         log_probs = logits.log_softmax(-1)[len(prompt) - 1 : -1]

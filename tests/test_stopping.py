@@ -56,7 +56,7 @@ def test_a_stopped_training_whose_files_could_not_be_written_resumes_to_the_same
     tmp_path, monkeypatch
 ):
     """It trained on past its end, and could not copy the best snapshot a second time."""
-    given = iter([1, 2, 2, 1])  # no score is asked for after the resume
+    given = iter([1, 2, 2, 1])  # the resumed training computes no score
     monkeypatch.setattr(distilling, "_score", lambda _: lambda *_: float(next(given)))
     words = (*WORDS, "distiller.stop=entropy", "distiller.checkpoint_seconds=0")
     with monkeypatch.context() as full_disk:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, parser_of, run_program
+from lr_exp.errors import command, run_parser, run_program
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -44,11 +44,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.store import json_lines
     from lr_exp.store.run_folder import SUMMARY
 
-    parser = parser_of("lr_exp.audit", __doc__)
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
-    out = Path("runs/audit")
-    what = f"folder of the audit's files; a run's own also shows them (default: {out})"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    what = "the audit's files; a run's own also shows them"
+    parser = run_parser("lr_exp.audit", __doc__, Path("runs/audit"), what)
     what = "instead: where the loss lies before training (errors.csv)"
     parser.add_argument("--loss", action="store_true", help=what)
     for name, default in asdict(Budget()).items():

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lr_exp.config.settings import STAGES, check_value
-from lr_exp.errors import UserError, command, parser_of, run_program
+from lr_exp.errors import UserError, command, run_parser, run_program
 
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
-    parser = parser_of("lr_exp.calibration", __doc__)
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of every run")
-    out = Path("runs/calibration")
-    what = f"folder of the runs, the table and the figure (default: {out})"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    out, what = Path("runs/calibration"), "the runs, the table and the figure"
+    parser = run_parser("lr_exp.calibration", __doc__, out, what, of="every run")
     what = "of the runs (default: 0,1,2)"
     parser.add_argument("--seeds", type=_integers, default=[0, 1, 2], metavar="N,N", help=what)
     from lr_exp.calibration.planted import DEFAULT, METHODS, PLANTED

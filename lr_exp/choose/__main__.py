@@ -17,17 +17,14 @@ from typing import Any
 from lr_exp import progress
 from lr_exp.config.composition import parse_override
 from lr_exp.config.settings import ChooseSettings
-from lr_exp.errors import UserError, command, did_you_mean, parser_of, run_program
+from lr_exp.errors import UserError, command, did_you_mean, run_parser, run_program
 
 
 @command
 def main(words: Sequence[str] | None = None) -> int:
     """Writes and prints the tables, the figure and the chosen run's command."""
-    parser = parser_of("lr_exp.choose", __doc__)
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of the run")
-    out = Path("runs/choose")
-    what = f"folder of the tables and the figure (default: {out})"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=what)
+    out, what = Path("runs/choose"), "the tables and the figure"
+    parser = run_parser("lr_exp.choose", __doc__, out, what)
     chosen = parser.parse_intermixed_args(words)
     choose, overrides = split(chosen.overrides)
 

@@ -17,6 +17,7 @@ from lr_exp.config.settings import ChooseSettings
 from lr_exp.errors import UserError
 from lr_exp.evaluator.prompts import question_text
 from lr_exp.inference.generation import render_prompts
+from lr_exp.models.loading import LanguageModel
 from lr_exp.models.packing import groups_within, pack, pass_size, read_logits
 from lr_exp.pipeline.context import RunContext
 from lr_exp.pipeline.distilling import Tuned, make_adapter
@@ -139,7 +140,9 @@ def _scorer(context: RunContext, choose: ChooseSettings) -> tuple[str, Score]:
 
         def build(_: Path) -> dict[str, Any]:
             distinct = [*dict.fromkeys(one for pair in both for part in pair for one in part)]
-            nats = dict(zip(distinct, log_likelihoods(context, tuned, distinct), strict=True))
+            with context.models.adapted(tuned and tuned.adapter) as model:
+                logs = log_likelihoods(model, distinct, tokens or 1)
+            nats = dict(zip(distinct, logs, strict=True))
             means = [[np.mean([nats[one] for one in part]) for part in pair] for pair in both]
             return {"margins": [float(right - wrong) for right, wrong in means]}
 
@@ -155,26 +158,20 @@ def _scorer(context: RunContext, choose: ChooseSettings) -> tuple[str, Score]:
 
 @torch.inference_mode()
 def log_likelihoods(
-    context: RunContext, tuned: Tuned | None, answers: Sequence[Answer]
+    model: LanguageModel, answers: Sequence[Answer], tokens_per_pass: int
 ) -> list[float]:
     """Of each answer: log pi(answer | prompt), in nats, summed over its tokens."""
-    from lr_exp.distiller.distill import attach_adapter  # imports peft
-
-    expert, device = context.models.expert(), context.inputs.device
-    attached = attach_adapter(expert, tuned.adapter) if tuned else None
-    tokens = context.inputs.settings.sampler.tokens_per_pass or 1
-    size = pass_size(tokens, device.partition(":")[0], packs=expert.packs)
+    device = next(model.model.parameters()).device
+    size = pass_size(tokens_per_pass, device.type, packs=model.packs)
     found: list[float] = []
     for group in groups_within([len(prompt) + len(ids) for prompt, ids in answers], size):
         chosen = [answers[index] for index in group]
         reads = [range(len(p) - 1, len(p) + len(ids) - 1) for p, ids in chosen]
         packed = pack([[*p, *ids[:-1]] for p, ids in chosen], reads).to(device)
-        logits = read_logits(attached or expert.model, packed)[:, : expert.vocabulary_size]
+        logits = read_logits(model.model, packed)[:, : model.vocabulary_size]
         written = torch.tensor([[one] for _, ids in chosen for one in ids], device=device)
         each = contrast.log_probs(logits).gather(-1, written)
         found += [part.sum().item() for part in each.split([len(ids) for _, ids in chosen])]
-    if attached is not None:
-        attached.unload()
     return found
 
 

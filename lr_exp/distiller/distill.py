@@ -146,9 +146,8 @@ def _is_over(trainer: ContrastTrainer) -> bool:
 
 def best_step(history: Sequence[dict[str, float]]) -> int:
     """The first optimizer step with the highest score."""
-    return int(
-        max((one for one in history if "score" in one), key=lambda one: one["score"])["step"]
-    )
+    scored = (entry for entry in history if "score" in entry)
+    return int(max(scored, key=lambda entry: entry["score"])["step"])
 
 
 def _snapshot(folder: Path, step: int) -> Path:

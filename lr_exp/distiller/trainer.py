@@ -116,9 +116,6 @@ class ContrastTrainer:
         self.training, self._model, self._device = training, model, training.device
         self._vocabulary_size, self._sharded = vocabulary_size, training.is_sharded
         self._compiles = compile_mode is not None
-        if self._compiles:  # CUDA graphs would overwrite gradients that they have allocated
-            for one in model.parameters():
-                one.grad = torch.zeros_like(one) if one.requires_grad else None
         self._forward = model if compile_mode is None else compiled_passes(model, compile_mode)
         self._tuned = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self._optimizer = torch.optim.AdamW(

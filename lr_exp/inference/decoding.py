@@ -228,10 +228,11 @@ class _CachedRows:
         self._ids, self._mask = ids.to(device), mask.to(device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._next_positions = self._positions[:, -1:] + 1
-        self._cache, self.can_add = buffered_cache(self._model.model.config, max_new_tokens)
         self._length, self._step = max(lengths), self._model.model  # columns; the next pass
         self.can_keep = self._model.compile is None
-        if self._model.compile:
+        if self.can_keep:
+            self._cache, self.can_add = buffered_cache(self._model.model.config, max_new_tokens)
+        else:
             columns = rounded_up(self._length + max_new_tokens)
             self._cache = StaticCache(self._model.model.config, max_cache_len=columns)
             self._mask = functional.pad(self._mask, (0, columns - self._length), value=1)

@@ -27,8 +27,11 @@ def compiled(model: torch.nn.Module, mode: str) -> Callable[..., Any]:
 def compiled_passes(model: torch.nn.Module, mode: str) -> Callable[..., Any]:
     """The forward pass of `packing.read_logits`, padded to few shapes and compiled.
 
-    The padding is a sequence of its own at the end of the row, so it changes no logits.
+    The padding is a sequence of its own at the end of the row, so it changes no logits. Gradients
+    are allocated here, as CUDA graphs would overwrite their own: never set them to None.
     """
+    for one in model.parameters():
+        one.grad = torch.zeros_like(one) if one.requires_grad else None
     run = compiled(model, mode)
 
     def forward(

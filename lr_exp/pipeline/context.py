@@ -144,16 +144,23 @@ class LoadedModels:
             free_memory()
             with engine.open(expert, adapter) as generate:
                 yield expert, generate
-        elif adapter is None:
-            yield self.expert(), None
         else:
-            from lr_exp.distiller.distill import attach_adapter  # imports peft
+            with self.adapted(adapter) as model:
+                yield model, None
 
-            attached = attach_adapter(self.expert(), adapter)
-            try:
-                yield replace(self.expert(), model=attached, name="tuned"), None
-            finally:
-                attached.unload()
+    @contextmanager
+    def adapted(self, adapter: Path | None) -> Iterator[LanguageModel]:
+        """The expert, with its weights, and with the adapter attached meanwhile."""
+        if adapter is None:
+            yield self.expert()
+            return
+        from lr_exp.distiller.distill import attach_adapter  # imports peft
+
+        attached = attach_adapter(self.expert(), adapter)
+        try:
+            yield replace(self.expert(), model=attached, name="tuned")
+        finally:
+            attached.unload()
 
     def generation_environment(self, part: str) -> dict[str, Any]:
         """What generated ids depend on besides settings: device, precision, versions, engine."""
