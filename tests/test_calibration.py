@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lr_exp.calibration import planted
-from lr_exp.calibration.__main__ import main
-from lr_exp.calibration.planted import DEFAULT, METHODS, PLANTED, benchmarks
-from lr_exp.calibration.recovery import oracle, recovery_table, states_answer
+from bench.calibration import planted
+from bench.calibration.__main__ import main
+from bench.calibration.planted import DEFAULT, METHODS, PLANTED, benchmarks
+from bench.calibration.recovery import oracle, recovery_table, states_answer
 from lr_exp.micro import model_folder
 from lr_exp.micro.training import Recipe
 from lr_exp.report.analyse.paired import Estimate

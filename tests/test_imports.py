@@ -26,7 +26,7 @@ LAYERS = (
     ("distiller", "tracking"),
     ("pipeline",),
     ("api",),
-    ("audit", "bundle", "calibration", "choose", "claims", "list", "dashboard"),
+    ("audit", "bundle", "choose", "claims", "list", "dashboard"),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,6 +1,6 @@
 """Calibrates the decomposition of gains with experts whose cause of gains was planted.
 
-python -m lr_exp.calibration [--out FOLDER] [--seeds N,N] [--jobs N] [--experts NAME,NAME]
+python -m bench.calibration [--out FOLDER] [--seeds N,N] [--jobs N] [--experts NAME,NAME]
                              [--methods NAME,NAME] OVERRIDE ...
 
 Planted models that the store lacks are trained first: eight, 20 seconds of CPU time each. With its
@@ -20,10 +20,10 @@ from lr_exp.errors import UserError, command, run_parser, run_program
 @command
 def main(words: Sequence[str] | None = None) -> int:
     out, what = Path("runs/calibration"), "the runs, the table and the figure"
-    parser = run_parser("lr_exp.calibration", __doc__, out, what, of="every run")
+    parser = run_parser("bench.calibration", __doc__, out, what, of="every run")
     what = "of the runs (default: 0,1,2)"
     parser.add_argument("--seeds", type=_integers, default=[0, 1, 2], metavar="N,N", help=what)
-    from lr_exp.calibration.planted import DEFAULT, METHODS, PLANTED
+    from bench.calibration.planted import DEFAULT, METHODS, PLANTED
 
     for name, default in (("experts", DEFAULT), ("methods", METHODS)):
         what = f"(default: {','.join(default)})"
@@ -37,9 +37,9 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in chosen.experts:
         check_value("--experts", name, Annotated[str, (*PLANTED,)])
 
+    from bench.calibration.planted import EXPERIMENT, benchmarks, run_all
+    from bench.calibration.recovery import measured, oracle, recovery_figure, recovery_table
     from lr_exp.api import compose
-    from lr_exp.calibration.planted import EXPERIMENT, benchmarks, run_all
-    from lr_exp.calibration.recovery import measured, oracle, recovery_figure, recovery_table
     from lr_exp.report.build import write_and_print
     from lr_exp.report.read.runs import find_runs
 
