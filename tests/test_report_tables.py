@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from lr_exp.config.settings import (
     MethodSettings,
     Settings,
 )
-from lr_exp.report import published
+from lr_exp.report import published, texts
 from lr_exp.report.__main__ import main
 from lr_exp.report.analyse.rows import sweeps
 from lr_exp.report.figures.sweep import alpha_beta_map
-from lr_exp.report.names import ABSENT, AVERAGE, Setup
+from lr_exp.report.names import ABSENT, AVERAGE, HUB_IDS, Setup
 from lr_exp.report.read.runs import find_runs
 from lr_exp.report.tables.accuracy import accuracy_table
 from lr_exp.report.tables.cell import signed
@@ -32,6 +33,7 @@ from lr_exp.report.tables.formats import (
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table
+from lr_exp.report.texts import text_of
 from tests.support.run_folders import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -91,7 +93,7 @@ def test_published_numbers_are_the_papers():
 
 
 def test_hub_ids_are_the_presets():
-    for name, path in published.HUB_IDS.items():
+    for name, path in HUB_IDS.items():
         presets = [CONF / role / f"{name}.yaml" for role in ("expert", "amateur")]
         found = {OmegaConf.load(preset).path for preset in presets if preset.exists()}
         assert found == {path}, name
@@ -408,3 +410,12 @@ def test_p_values_are_corrected_for_the_rows_of_the_table(tmp_path):
         expected.append(lowest)
     assert [corrected for _, corrected in p_values] == pytest.approx(expected)
     assert "p (Holm)" in (tmp_path / "report" / "report.html").read_text("utf-8")
+
+
+def test_every_text_of_reports_is_used_and_each_that_is_used_exists():
+    folder = Path(texts.__file__).parent.parent
+    code = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
+    used = {*re.findall(r"text_of\(['\"](\w+)['\"]", code)}
+    used |= {"answers", "decomposition", "prompts", "samples"}  # through table_by_benchmark
+    assert used == texts._texts().keys()
+    assert all(text_of(name, flips=1).endswith(".") for name in used)

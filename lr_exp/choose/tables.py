@@ -9,20 +9,14 @@ from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
 from lr_exp.report.figures.style import BLUE, FAINT, GREY, HUES, styled
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
+from lr_exp.report.texts import text_of
 
 _SHOWN = 5  # curves with a colour of their own
-
-_ABOUT = (
-    "Amateurs are ranked by moving: the share of kept steps whose label's top token is not the "
-    "expert's. Agreement: the share of a model's own sampled answers to a question that equal the "
-    "most frequent one; gap: the expert's minus the amateur's, in points, with its 95 % interval. "
-    "The CSV file has all reasons of rejections."
-)
 
 
 def candidate_table(found: Sequence[Candidate]) -> Table:
     """One row per candidate; the first reason of each rejection is a note."""
-    cells, records, notes = [], [], [_ABOUT]
+    cells, records, notes = [], [], [text_of("candidates")]
     for number, one in enumerate(found, 1):
         percent = {
             "moving_of_kept": one.moving if one.profile else None,

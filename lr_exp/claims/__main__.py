@@ -16,11 +16,12 @@ from lr_exp.errors import UserError, command, parser_of, run_program
 def main(words: Sequence[str] | None = None) -> int:
     """Prints the verdicts, or the plan."""
     from lr_exp.claims.declared import SHIPPED, read_claims
-    from lr_exp.claims.table import RULE, judged
+    from lr_exp.claims.table import judged
     from lr_exp.config.settings import check_value
     from lr_exp.report.build import write_and_print
+    from lr_exp.report.texts import text_of
 
-    parser = parser_of("lr_exp.claims", f"{__doc__}\n{textwrap.fill(RULE, 80)}")
+    parser = parser_of("lr_exp.claims", f"{__doc__}\n{textwrap.fill(text_of('verdicts'), 80)}")
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders of sweeps")
     what = "other claims, in the form of the package's (docs/claims.md)"
     parser.add_argument("--claims", type=Path, default=SHIPPED, metavar="FILE", help=what)

@@ -23,16 +23,10 @@ from lr_exp.report.read.runs import Found, scan_folder
 from lr_exp.report.tables.cell import number
 from lr_exp.report.tables.formats import plain_table
 from lr_exp.report.tables.table import Column, Table
+from lr_exp.report.texts import text_of
 
 DISCORDANT, SPREAD = 0.2, 0.02  # assumed without runs
 _Z80 = 0.8416  # the 80 % quantile of the normal distribution
-_ABOUT = (
-    "Detectable: the smallest true difference of two rows that the report's intervals find with "
-    "80 % power at 5 %; with one seed, for that seed alone. A claim is supported as often where "
-    "the true value lies this far inside what it needs. Discordant: questions of which one row "
-    "alone is right. Over seeds: standard deviation of the difference. Assumed values, also in the "
-    "place of a missing one, are not measured; pairs of rows are from runs in the sweep's folder."
-)
 
 
 def detectable(discordant: float, spread: float, sizes: Sequence[int], seeds: int) -> float:
@@ -93,7 +87,7 @@ def plan(
         f"number of runs: python -m lr_exp -m {one_run}"
     )
     notes = [
-        _ABOUT,
+        text_of("plan"),
         f"Claims: {', '.join(asked) or 'none'}",
         f"Cost, of the sweep's own seeds and questions: {about.get('cost', unknown)}",
     ]

@@ -14,12 +14,8 @@ from lr_exp.report.names import ABSENT
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables.cell import signed
 from lr_exp.report.tables.table import Table, notes_on_rows, table_of, text_column
+from lr_exp.report.texts import text_of
 
-RULE = (
-    "Supported: the whole 95 % interval of the estimate is where the claim needs it. Refuted: none "
-    "of it is. Underpowered: a part of it is. A claim is about every expert of its sweep: one "
-    "refutes it, and all must support it."
-)
 _ONE_SEED = "the intervals do not cover other training runs."
 _OTHER = ("+sweep=", "seed=", "wandb.", "store=", "device=", "hub_root=")  # overrides not compared
 _CHANCE = 0.025  # of an interval that lies on one side of the true value
@@ -60,9 +56,10 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
     commands = [f"{sweep} ({', '.join(names)})" for sweep, names in missing.items()]
     notes = [
         *(f"{name}: {one.claim} ({one.source}; {one.needs})" for name, one in claims.items()),
-        f"{RULE} Intervals are not corrected for their number: if all {count} true values lay at "
-        f"the end of what their claims need, {count * _CHANCE:.1f} would be supported by chance, "
-        "and as many refuted.",
+        text_of("verdicts"),
+        f"Intervals are not corrected for their number: if all {count} true values lay at the end "
+        f"of what their claims need, {count * _CHANCE:.1f} would be supported by chance, and as "
+        "many refuted.",
         *(
             [f"No runs of {', '.join(commands)}: python -m lr_exp -m +sweep=NAME"]
             if missing

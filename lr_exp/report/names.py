@@ -1,61 +1,18 @@
 """Labels and order of methods, experts, amateurs, decoders and benchmarks in tables."""
 
 from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+
+_LISTED = yaml.safe_load((files("lr_exp.report") / "names.yaml").read_text(encoding="utf-8"))
+METHODS: dict[str, str] = _LISTED["methods"]  # labels by name, in the order of tables
+CONTROLS: dict[str, str] = _LISTED["controls"]
+BENCHMARKS: dict[str, str] = _LISTED["benchmarks"]
+EXPERTS, AMATEURS = tuple(_LISTED["experts"]), tuple(_LISTED["amateurs"])
+HUB_IDS: dict[str, str] = _LISTED["experts"] | _LISTED["amateurs"]  # of the paper's models
 
 BASELINE = "baseline"
-
-# In the order of the paper's tables; methods that are not in the paper follow.
-METHODS = {
-    BASELINE: "baseline",
-    "rejection_sft": "rejection SFT",
-    "gt_sft": "ground-truth SFT",
-    "lightreasoner": "LightReasoner",
-    "no_selection": "without step selection",
-    "no_contrast": "without contrast",
-    "neither": "both removed",
-    "upft": "UPFT (first tokens)",
-    "selective_ce": "selective CE (top KL)",
-    "random_steps": "random steps",
-    "entropy_steps": "entropy steps",
-}
-CONTROLS = {
-    "truncated_expert": "expert's own distribution",
-    "extrapolation": "extrapolation, λ = 1.25",
-    "extrapolation_2": "extrapolation, λ = 2",
-    "amateur_alone": "amateur alone",
-    "sharpened": "sharpened expert",
-    "permuted_amateur": "permuted amateur",
-    "uniform_amateur": "uniform amateur",
-    "runner_up": "expert's second choice",
-    "entropy_min": "entropy minimization",
-    "entropy_min_sampled": "entropy minimization, all tokens",
-    "format_only": "format only",
-    "format_tokens": "format tokens only",
-    "format_wrong": "format only, wrong answers",
-    "prompt_distillation": "prompt distillation",
-    "privileged_expert": "privileged expert",
-    "no_conflict": "without confident conflicts",
-    "mixed": "label mixed with the expert",
-    "clipped": "log-ratio limited to 1 nat",
-}
-BENCHMARKS = {
-    "gsm8k": "GSM8K",
-    "math": "MATH",
-    "math500": "MATH-500",
-    "svamp": "SVAMP",
-    "asdiv": "ASDiv",
-    "minerva_math": "Minerva",
-    "olympiadbench": "OlympiadBench",
-    "mmlu_stem": "MMLU-STEM",
-}
-EXPERTS = (
-    "qwen_math_1_5b",
-    "qwen_math_1_5b_instruct",
-    "deepseek_r1_distill_qwen_1_5b",
-    "qwen_math_7b",
-    "qwen_math_7b_instruct",
-)
-AMATEURS = ("qwen_0_5b", "qwen_1_5b", "qwen_math_1_5b", "qwen_math_1_5b_instruct")
 # Settings whose values distinguish rows where they differ within a sweep.
 SWEPT = {
     "data.noise": "noise",

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lr_exp.report.names import AMATEURS, AVERAGE, BASELINE, BENCHMARKS, Setup
+from lr_exp.report.names import AMATEURS, AVERAGE, BASELINE, BENCHMARKS, HUB_IDS, Setup
 
 _FOLDER = Path(__file__).parent / "published"
 _TABLES = ("main_results", "ablation", "expertise_gap", "efficiency")  # overlaps agree
@@ -20,15 +20,6 @@ _DATA, _ALPHA, _BETA = "gsm8k", 0.2, 0.4  # of every published run
 GAP_BENCHMARK = "gsm8k"  # of the paper's expertise gap
 _GAIN_BENCHMARKS = set(BENCHMARKS) - {"math500"}  # behind the gain beside the paper's costs
 
-HUB_IDS = {
-    "qwen_math_1_5b": "Qwen/Qwen2.5-Math-1.5B",
-    "qwen_math_1_5b_instruct": "Qwen/Qwen2.5-Math-1.5B-Instruct",
-    "deepseek_r1_distill_qwen_1_5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
-    "qwen_math_7b": "Qwen/Qwen2.5-Math-7B",
-    "qwen_math_7b_instruct": "Qwen/Qwen2.5-Math-7B-Instruct",
-    "qwen_0_5b": "Qwen/Qwen2.5-0.5B",
-    "qwen_1_5b": "Qwen/Qwen2.5-1.5B",
-}
 _TUNING = {
     "distiller.steps": 1000,
     "distiller.batch_size": 16,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_exp.report.published import HUB_IDS
+from lr_exp.report.names import HUB_IDS
 from lr_exp.store.run_folder import answers_file
 
 Right = dict[str, Sequence[int]]  # benchmark: each question's grade, 0 or 1

@@ -11,14 +11,11 @@ from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.decomposition import in_words
+from lr_exp.report.texts import text_of
 
 _MAX_BARS = 30
 _MAX_SENTENCES = 6
 _LABEL_CHARS = 30
-_CAPTION = (
-    "Latent is the gain with forced answers, format the rest. Whiskers show 95 % intervals of the "
-    "strict gain. Cut: the share of answers that were cut off, untuned → tuned."
-)
 
 
 def gain_parts(run: Run) -> Figure | None:
@@ -74,5 +71,8 @@ def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
     axes.set_xlabel("gain in strict accuracy (points)")
     legend_below(mpl_figure, drawn)
     return Figure(
-        "gain_parts", "What the gain is made of", f"{about} {_CAPTION}".strip(), mpl_figure
+        "gain_parts",
+        "What the gain is made of",
+        f"{about} {text_of('gain_parts')}".strip(),
+        mpl_figure,
     )

@@ -11,6 +11,7 @@ from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
 from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Histogram
+from lr_exp.report.texts import text_of
 
 _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
@@ -55,14 +56,9 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
         axes.set_xlabel("share of scored steps, lowest first (%)")
     mpl_figure.supylabel("share of the total (%)")
     legend_below(mpl_figure, drawn)
-    caption = (
-        "Lorenz curves: the share of all divergence D, and of the loss KL(label ‖ expert) before "
-        "training, that the steps with the lowest values hold. The loss of steps that are not kept "
-        "is 0. On the dotted line, all steps would be equal. Dashed: the share that is not kept, "
-        "if a threshold on D decides. Moving steps are kept steps whose label prefers another "
-        "token than the expert."
+    return Figure(
+        "lorenz_curve", "Divergence and loss are in few steps", text_of("lorenz_curve"), mpl_figure
     )
-    return Figure("lorenz_curve", "Divergence and loss are in few steps", caption, mpl_figure)
 
 
 def _lorenz(histogram: Histogram) -> tuple[list[float], list[float]]:

@@ -14,29 +14,12 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
 from lr_exp.report.names import ABSENT, SWEPT, benchmark_label, method_label
+from lr_exp.report.texts import text_of
 
-_COST_CAPTION = (
-    "Sampling plus tuning time, sampled problems and tuned tokens of each method: means over "
-    "seeds, with lines from the lowest to the highest seed."
-)
 _MAX_BARS = 30
-_GAIN_CAPTION = (
-    "Gain in average accuracy over the untuned expert (dashed line at 0) against the pair's "
-    "expertise gap: expert minus amateur accuracy, and expert minus amateur mean log-likelihood of "
-    "reference solutions. Error bars show 95 % intervals over questions."
-)
-_SETTING_CAPTION = (
-    "Gain in average accuracy over the untuned expert (dashed line at 0). Error bars show 95 % "
-    "intervals over questions and seeds."
-)
 _MIN_NUMBERS = 3  # values of a setting that make a line
-_MAP_CAPTION = (
-    "Average accuracy in % for each α (rows) and β (columns), and the share of scored steps that "  # noqa: RUF001
-    "was kept."
-)
 _COLOUR_MAP = "cividis"  # from dark to pale, also without full colour vision
 _MIN_RANGE = 1.0  # points that the colour scale spans, so that noise does not look like a peak
-_RADAR_CAPTION = "Accuracy in % on each benchmark (spokes). Error bars show 95 % intervals."
 _MIN_SPOKES = 3
 
 
@@ -77,7 +60,7 @@ def cost_bars(sweep: Sweep) -> Figure | None:
         axes.tick_params(axis="y", length=0)
     all_axes[0].set_yticks(range(len(rows)), names)
     all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    return Figure("cost_bars", "Cost of each method", _COST_CAPTION, mpl_figure)
+    return Figure("cost_bars", "Cost of each method", text_of("cost_bars"), mpl_figure)
 
 
 def _short(value: float) -> str:
@@ -109,7 +92,9 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     if len(nats) == len(gaps):
         panels[f"{title} (nats per token)"] = np.array(nats)
     mpl_figure = _drawn_gains([row for row, _ in points], panels)
-    return Figure("gain_against_gap", "Gain against expertise gap", _GAIN_CAPTION, mpl_figure)
+    return Figure(
+        "gain_against_gap", "Gain against expertise gap", text_of("gain_against_gap"), mpl_figure
+    )
 
 
 def gain_by_setting(sweep: Sweep) -> Figure | None:
@@ -123,7 +108,7 @@ def gain_by_setting(sweep: Sweep) -> Figure | None:
     mpl_figure = _drawn_gains([row for row, *_ in points], {title: values}, line=True)
     if min(numbers) > 0:
         mpl_figure.axes[0].set_xscale("log")
-    return Figure("gain_by_setting", f"Gain by {title}", _SETTING_CAPTION, mpl_figure)
+    return Figure("gain_by_setting", f"Gain by {title}", text_of("gain_by_setting"), mpl_figure)
 
 
 def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False) -> Any:
@@ -182,7 +167,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
         data = f", {setup.data}" if len({other.data for other in grids}) > 1 else ""
         axes.set_title(f"{setup.label}{data}\n{setup.expert} / {setup.amateur}", fontsize=7)
     mpl_figure.colorbar(image, ax=panels, label="average accuracy (%)")
-    return Figure("map", "Accuracy over α and β", _MAP_CAPTION, mpl_figure)  # noqa: RUF001
+    return Figure("map", "Accuracy over α and β", text_of("map"), mpl_figure)  # noqa: RUF001
 
 
 def _cells(rows: list[Row]) -> pd.DataFrame:
@@ -243,7 +228,7 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
         if len(panels) > 1:
             axes.set_title(expert)
     legend_below(mpl_figure, drawn)
-    return Figure("radar", "Accuracy by benchmark", _RADAR_CAPTION, mpl_figure)
+    return Figure("radar", "Accuracy by benchmark", text_of("radar"), mpl_figure)
 
 
 def _radar_panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:

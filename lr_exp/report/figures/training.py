@@ -14,28 +14,14 @@ from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Results
+from lr_exp.report.texts import text_of
 
-_TRAINING_CAPTION = (
-    "Training metrics by optimizer step. Student entropy is the mean entropy of the tuned model's "
-    "next-token distribution at the tokens trained on; 0 means that it predicts a single token."
-)
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
     "entropy": "student entropy\n(nats)",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
-_ACCURACY_CAPTION = (
-    "Average accuracy by optimizer step; step 0 is the untuned expert. For a seed that trained "
-    "nothing, the untuned expert's accuracy is used at every step. Bands show 95 % intervals "
-    "over questions."
-)
-_ENTROPY_CAPTION = (
-    "Entropy of the student's next-token distribution, averaged over the tokens that the method "
-    "trains on: the mean over seeds, with a band of one standard deviation if there are several. "
-    "Methods train on different tokens, so compare the shapes of the lines, not their levels. "
-    "Seeds that trained nothing are left out."
-)
 _MAX_LINES, _MAX_PANELS = 10, 9
 _MAX_COLUMNS = 3
 
@@ -62,7 +48,7 @@ def training_curves(run: Run) -> Figure | None:
     panels[-1].set_xlim(left=0)
     panels[-1].set_xlabel("optimizer step")
     mpl_figure.align_ylabels()
-    return Figure("training_curves", "Training", _TRAINING_CAPTION, mpl_figure)
+    return Figure("training_curves", "Training", text_of("training_curves"), mpl_figure)
 
 
 def accuracy_by_step(sweep: Sweep) -> Figure | None:
@@ -75,7 +61,7 @@ def accuracy_by_step(sweep: Sweep) -> Figure | None:
 
     mpl_figure = _drawn(sweep, band, "average accuracy (%)", with_markers=True)
     title = "Accuracy during training"
-    return mpl_figure and Figure("accuracy_by_step", title, _ACCURACY_CAPTION, mpl_figure)
+    return mpl_figure and Figure("accuracy_by_step", title, text_of("accuracy_by_step"), mpl_figure)
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -111,7 +97,7 @@ def entropy_by_step(sweep: Sweep) -> Figure | None:
     for axes in mpl_figure.axes if mpl_figure else ():
         axes.set_ylim(bottom=0)
     title = "Student entropy during training"
-    return mpl_figure and Figure("entropy_by_step", title, _ENTROPY_CAPTION, mpl_figure)
+    return mpl_figure and Figure("entropy_by_step", title, text_of("entropy_by_step"), mpl_figure)
 
 
 def _entropies(row: Row) -> _Band:

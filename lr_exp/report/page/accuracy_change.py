@@ -10,17 +10,7 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
-
-_PAIRED = (
-    "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson), for this "
-    "run's one seed: no interval here covers another training run. Before is the untuned expert, "
-    "with the same decoding as the tuned one. Gain is in points, with its 95 % interval. Won "
-    "counts the questions that only the tuned expert answers correctly, lost those that only the "
-    "untuned expert does; p is the exact two-sided McNemar test of these counts, not corrected "
-    "for multiple tests. AVG is the unweighted mean over the benchmarks; its counts and its p "
-    "pool their questions."
-)
-_UNPAIRED = "pass@1 in % ± the wider side of its 95 % interval over the questions (Wilson)."
+from lr_exp.report.texts import text_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,6 @@ def accuracy_change_table(changes: dict[str, Change]) -> Table | None:
         (Column("p"), [cell.p_value(one.p_majority) if one else ABSENT for one in tests]),
         (Column("questions"), [f"{one.questions:,}" if one else ABSENT for one in known]),
     ]
-    note = _PAIRED if any(tests) else _UNPAIRED
+    note = text_of("accuracy_change") if any(tests) else text_of("accuracy_change_unpaired")
     table = table_of("results", "Accuracy before and after", columns, [], [note])
     return replace(table, bold=frozenset({len(changes) - 1} if len(changes) > 1 else ()))

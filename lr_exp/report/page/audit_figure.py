@@ -3,6 +3,7 @@
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION, styled
 from lr_exp.report.page.audit_table import KINDS, Records, groups, shift
+from lr_exp.report.texts import text_of
 
 _HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
 _PANELS = {"KL ": "divergence (nats)", "token ": "tokens before the position"}
@@ -32,9 +33,4 @@ def audit_figure(records: Records) -> Figure:
         axes.set_xlabel(title)
     panels[0].set_ylabel("right answers: label's minus\nexpert's token (points)")
     legend_below(mpl_figure, drawn)
-    caption = (
-        "The share of right answers continued from the label's most probable token (second "
-        "choice: from the expert's second one) minus that from the expert's first, with 95 % "
-        "intervals over questions."
-    )
-    return Figure("audit", "Audit of the labels", caption, mpl_figure)
+    return Figure("audit", "Audit of the labels", text_of("audit_figure"), mpl_figure)

@@ -12,6 +12,7 @@ import pandas as pd
 from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, difference
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
+from lr_exp.report.texts import text_of
 
 KINDS = ("moving", "confirming", "second choice")  # of positions; see `continuations.audit`
 Records = Sequence[Mapping[str, Any]]  # of `continuations.audit`
@@ -19,15 +20,6 @@ Records = Sequence[Mapping[str, Any]]  # of `continuations.audit`
 _KL_EDGES = (0.5, 1.0, 2.0, 4.0)  # nats
 _STEP_EDGES = (16, 32, 64, 128)  # tokens
 _OPERATORS = set("+-*/=<>^×÷−·")  # noqa: RUF001
-_ABOUT = (
-    "At each position the answer was continued from the label's most probable token and from the "
-    "expert's, sampled several times; right: the share of continuations with the right answer, in "
-    "%. Each question gives one position of a kind at most, so the 95 % intervals are over "
-    "questions. Moving: the label's token is not the expert's. Confirming: both are the same, and "
-    "the difference shows the noise of the measurement. Second choice: confirming positions, with "
-    "the expert's second token in place of the label's. The difference is that of one token with "
-    "the untuned expert before and after it, not that of a tuned expert."
-)
 
 
 def groups(records: Records) -> dict[tuple[str, str], Records]:
@@ -111,4 +103,4 @@ def audit_table(records: Records, name: str) -> Table:
     cut_off = sum(one["cut_off"] for one in records)
     total = 2 * sum(one["samples"] for one in records)
     note = f"Continuations that reached the token limit: {cell.part_of(cut_off, total)}."
-    return table_of(name, "Audit of the labels", columns, rows, [_ABOUT, note])
+    return table_of(name, "Audit of the labels", columns, rows, [text_of("audit"), note])

@@ -10,11 +10,11 @@ from lr_exp.report.analyse import paired
 from lr_exp.report.analyse.answer_pairs import read_pairs
 from lr_exp.report.analyse.questions import Side, compare, differing_facts, sides_of
 from lr_exp.report.names import AVERAGE, benchmark_label, is_micro, method_label
-from lr_exp.report.page.reading_notes import MICRO
 from lr_exp.report.page.render import page, render, section
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
+from lr_exp.report.texts import text_of
 
 _MAX_VALUE_CHARS = 24  # in the table; the CSV file has all
 _SHARED_CHARS = 4  # shown before the first difference
@@ -49,7 +49,8 @@ def compare_folders(
                 groups=pairs.groups,
             )
         )
-    notes = [MICRO] if any(is_micro(one.run.expert, *one.run.benchmarks) for one in sides) else []
+    is_of_micro = any(is_micro(one.run.expert, *one.run.benchmarks) for one in sides)
+    notes = [text_of("micro")] if is_of_micro else []
     head = render("head.html", status=[], facts={one.label: _described(one) for one in sides})
     return results, settings, page("Comparison of runs", "Runs compared", head, sections, notes)
 

@@ -18,7 +18,7 @@ from lr_exp.report.figures import draw_run
 from lr_exp.report.page.accuracy_change import Change, accuracy_change_table, accuracy_changes
 from lr_exp.report.page.audit_figure import audit_figure
 from lr_exp.report.page.audit_table import audit_table
-from lr_exp.report.page.reading_notes import MICRO, reading_notes
+from lr_exp.report.page.reading_notes import reading_notes
 from lr_exp.report.page.render import Section, page, render, section
 from lr_exp.report.page.trajectories import read_trajectories
 from lr_exp.report.read.json_file import read_json_lines, reason_of
@@ -27,13 +27,10 @@ from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table
+from lr_exp.report.texts import text_of
 from lr_exp.store.run_folder import AUDIT, TRAJECTORIES
 
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
-_UNFINISHED = (
-    "It is still running or was interrupted: it wrote neither a summary nor an error. Run the same "
-    "command again to resume it."
-)
 _HEADINGS = {
     "failed": "This run failed:",
     "damaged": "This run's record is damaged:",
@@ -48,7 +45,7 @@ def run_page(folder: Path, found: Found) -> str:
     tables: list[Table] = []
     changes: dict[str, Change] = {}
     results = settings = None
-    notes = [MICRO] if names.is_micro(run.expert, run.amateur) else []
+    notes = [text_of("micro")] if names.is_micro(run.expert, run.amateur) else []
     if found.runs:
         (sweep,) = sweeps(found)
         tables, pairs = tables_of(sweep, "results")
@@ -109,7 +106,7 @@ def _status(run: Run) -> list[tuple[str, str]]:
     """How the run ended and its warnings: pairs of a heading and a text."""
     lines = []
     if isinstance(run, Incomplete):
-        why = _UNFINISHED if run.outcome == "unfinished" else run.error
+        why = text_of("unfinished") if run.outcome == "unfinished" else run.error
         lines.append((_HEADINGS[run.outcome], why))
         if run.overrides:
             lines.append(("Command-line overrides:", " ".join(run.overrides)))

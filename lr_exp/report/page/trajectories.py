@@ -12,15 +12,12 @@ from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.run import REWRITE
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
+from lr_exp.report.texts import text_of
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
 _MAX_FILE_BYTES = 1_400_000  # decompressed; a run writes at most 1,000,000, or one answer
 
-_NUMBERING = (
-    "A step is one generated token. Steps are numbered from 1 on this page and from 0 in the run's "
-    "files and in error messages."
-)
 
 _Bit = Annotated[int, Field(strict=True, ge=0, le=1)]
 _Nats = Seconds  # any finite number from 0
@@ -106,7 +103,7 @@ class Trajectories(BaseModel):
         shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
         cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
         truncated = f"Long answers are truncated ({cut:,} of those shown)."
-        return [shown, _NUMBERING, *([truncated] if cut else [])]
+        return [shown, text_of("numbering"), *([truncated] if cut else [])]
 
     @property
     def filter_labels(self) -> dict[str, str]:

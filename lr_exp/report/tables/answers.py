@@ -19,10 +19,6 @@ _TITLES = {  # by key of `Result.numbers`; shares are shown in percent
     "mean_tokens": "mean tokens",
     "median_tokens": "median tokens",
 }
-_ABOUT = (
-    "In %, means over seeds. Strict: correct, read from a box and finished. Cut off: ended by the "
-    "token limit. Box, statement and last number: the share of answers that each rule read."
-)
 
 
 def answers_table(sweep: Sweep, name: str) -> Table | None:
@@ -33,7 +29,7 @@ def answers_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark in sweep.benchmarks
         if (numbers := _numbers(row, benchmark))
     ]
-    return table_by_benchmark(name, "How the answers were read", lines, _ABOUT)
+    return table_by_benchmark(name, "How the answers were read", lines, "answers")
 
 
 def _numbers(row: Row, benchmark: str) -> dict[str, float | None]:

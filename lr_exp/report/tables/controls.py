@@ -8,21 +8,8 @@ from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
+from lr_exp.report.texts import text_of
 
-_ABOUT = (
-    "Gains over the untuned expert in points, averaged over benchmarks, with 95 % intervals over "
-    "questions and, with several seeds, over seeds (Student's t). Each half of the questions is "
-    "reported at the learning rate that is best on the other half, and each seed at the rate of "
-    "the other seeds; averages over 8 ways to halve the questions. Best prompts: each model is "
-    "asked with the prompt, and at the learning rate, that is best on the other half. Latent: "
-    "the gain with forced answers; format: the rest of the gain in strict accuracy (correct, boxed "
-    "and finished). Against LightReasoner: the difference of the tuned experts. All intervals but "
-    "those of latent and format include the choice of the rate. p: t-test of that difference over "
-    "questions and seeds, with Holm's correction for the number of methods in this table; none "
-    "with one seed. If a method's interval against LightReasoner includes 0, these runs do "
-    "not distinguish the two, possibly because their labels prefer the same tokens. Methods with "
-    "equal tokens tuned may have seen different numbers of questions."
-)
 _TITLES = {  # by field of `Control`
     "gain": "gain",
     "gain_best_prompts": "gain, best prompts",
@@ -69,7 +56,7 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
         record |= {"p_holm": one.p_holm, "learning_rates": " ".join(one.rates)}
         record |= {key: cost[key] for key in _COSTS}
         records.append(record | {"seeds": one.gain.seeds, "n": one.gain.questions})
-    notes = [_ABOUT]
+    notes = [text_of("controls")]
     if edge := [method_label(one.method) for one in found if one.at_edge]:
         notes.append(
             f"At the lowest or highest learning rate that was tried: {', '.join(edge)}. A better "

@@ -9,15 +9,6 @@ from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
-_ABOUT = (
-    "In points, with 95 % intervals over questions and, with several seeds, over seeds (Student's "
-    "t). Strict: correct, boxed and finished. Latent: the gain with forced answers, where an "
-    "answer that was cut off or has no box is asked once for its final answer. Format: the rest, "
-    "which comes from ending answers and boxing them. Cut off: untuned → tuned; such answers make "
-    "the latent accuracy before too low, and so the latent part too large: check with twice "
-    "evaluator.max_new_tokens. The last two columns describe the questions won and lost, summed "
-    "over seeds, and attribute nothing."
-)
 _NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the format part"}
 
 
@@ -29,7 +20,7 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark, parts in by_benchmark.items()
     ]
     texts = ("won from", "lost to")
-    return table_by_benchmark(name, "What the gain is made of", lines, _ABOUT, texts)
+    return table_by_benchmark(name, "What the gain is made of", lines, "decomposition", texts)
 
 
 def _line(row: Row, benchmark: str, parts: Parts) -> Line:

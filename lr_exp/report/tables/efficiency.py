@@ -13,20 +13,8 @@ from lr_exp.report.tables.table import (
     table_of,
     with_published,
 )
+from lr_exp.report.texts import text_of
 
-_ABOUT = (
-    "Seconds, tokens and problems are means over seeds; the time of a reused result is "
-    "that of the run that computed it. Evaluation covers expert and tuned expert and is "
-    "not part of the total. FLOPs of sampling, scoring and tuning: 2 per parameter and token "
-    "read, 4 where gradients are computed, without attention. Peak memory is the maximum of "
-    "sampling and tuning over runs. "
-    "Times on different machines are not comparable."
-)
-_PAPERS_MACHINE = "Published times are for one H200 GPU without an inference engine."
-_PAPERS_PROBLEMS = (
-    "The published problems of rejection SFT are the solved ones (our interpretation): they are "
-    "shown beside our column solved, not beside the sampled problems."
-)
 _PUBLISHED = ("hours", "problems", "solved", "tuned_tokens", "gain")
 _TITLES = {
     "hours": "sampling + tuning (h)",
@@ -71,9 +59,13 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         for row, one in zip(rows, measured, strict=True)
     ]
     notes = [
-        _ABOUT,
-        *([_PAPERS_MACHINE] if beside else []),
-        *([_PAPERS_PROBLEMS] if any("solved" in row.published for row in beside) else []),
+        text_of("efficiency"),
+        *([text_of("published_times")] if beside else []),
+        *(
+            [text_of("published_problems")]
+            if any("solved" in row.published for row in beside)
+            else []
+        ),
         *notes_on_rows(beside),
     ]
     return table_of(name, "Efficiency", columns, records, notes, "cost")

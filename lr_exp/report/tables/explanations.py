@@ -14,13 +14,8 @@ from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Table, table_of, text_column
+from lr_exp.report.texts import text_of
 
-_ABOUT = (
-    "Yes: tested by these runs. Partly: they show a part of it. No: they say nothing about it, so "
-    "it may explain the gain. Gains are in points, averaged over benchmarks, with 95 % intervals; "
-    "of several variants, the lowest and the highest. With LightReasoner in the table, the first "
-    "rows are about it alone."
-)
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
 _HOW = {  # to test each explanation
     "the prompt": "evaluator.prompts=[chat,none,plain]",
@@ -92,7 +87,9 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     columns = [text_column(*one) for one in zip(_TITLES, zip(*lines, strict=True), strict=True)]
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
     title = "What could explain this gain"
-    return table_of(name, title, columns, records, [_ABOUT], section="explanations")
+    return table_of(
+        name, title, columns, records, [text_of("explanations")], section="explanations"
+    )
 
 
 def _prompt(rows: Sequence[Row], benchmarks: Sequence[str]) -> _Seen:

@@ -17,12 +17,7 @@ from lr_exp.report.tables.table import (
     text_column,
     with_published,
 )
-
-_ABOUT = (
-    "Accuracy in % ± the wider side of its 95 % interval of each model alone, on the same n "
-    "questions. Gap is the expert's minus the amateur's in points; its interval treats the two as"
-    " independent."
-)
+from lr_exp.report.texts import text_of
 
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
@@ -34,7 +29,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     if not pairs:
         return None
     measured: list[tuple[Row, PairGap]] = []
-    notes = [_ABOUT]
+    notes = [text_of("expertise_gap")]
     for (expert, amateur), own in pairs.items():
         try:
             if gap := measured_gap(own):

@@ -5,16 +5,6 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
-_ABOUT = (
-    "Best of each: each model is asked each half of the questions with the prompt that it answers "
-    "best on the other half, so that no prompt is chosen on the questions that it is scored on; "
-    "averages over 8 ways to halve the questions. Smaller by: the gain with the first prompt minus "
-    "the gain between the best ones, on the same questions. Both intervals include the choice: a "
-    "bootstrap over questions repeats it. Where the interval of smaller by is above 0, part of the "
-    "gain points to the prompt; otherwise it may still come from a prompt that was not tried."
-)
-
-
 _SHOWN = {  # by field of `PromptGain`: title, text, and name in the CSV file
     "before": ("expert", cell.percent, "accuracy_before"),
     "after": ("tuned", cell.percent, "accuracy_after"),
@@ -32,7 +22,7 @@ def prompts_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark, by_prompt in gains_by_prompt(row.runs, sweep.benchmarks).items()
         for prompt, found in by_prompt.items()
     ]
-    return table_by_benchmark(name, "Gains by prompt", lines, _ABOUT, ("prompt",))
+    return table_by_benchmark(name, "Gains by prompt", lines, "prompts", ("prompt",))
 
 
 def _line(row: Row, benchmark: str, prompt: str, found: PromptGain) -> Line:

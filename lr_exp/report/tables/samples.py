@@ -10,18 +10,6 @@ from lr_exp.report.read.summary import Samples
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
 
-_ABOUT = (
-    "In % ± the wider side of the 95 % interval over questions, for one draw of k samples of each "
-    "question at temperature T. Greedy is pass@1; avg@k the share of correct samples; pass@k the "
-    "share of questions with a correct one; maj@k the share whose most frequent answer is correct. "
-    "Won, covered: of the questions that only the tuned expert answered correctly (greedy), those "
-    "with a correct sample of the untuned expert. There, tuning may have brought out what the "
-    "expert could do already. But a correct sample can be luck, such as a guess, and none among k "
-    "does not show that the expert could not. The last column has the same for questions that both "
-    "answered wrong: these may be harder, so a lower share there does not show why the others were "
-    "won."
-)
-
 
 def samples_table(sweep: Sweep, name: str) -> Table | None:
     """One row per run and benchmark; None if no answers were sampled."""
@@ -33,7 +21,7 @@ def samples_table(sweep: Sweep, name: str) -> Table | None:
         if (sampled := run.evaluate.samples)
         for benchmark in sampled.expert
     ]
-    return table_by_benchmark(name, "Sampled answers", lines, _ABOUT, ("seed",))
+    return table_by_benchmark(name, "Sampled answers", lines, "samples", ("seed",))
 
 
 def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:

@@ -14,19 +14,8 @@ from lr_exp.report.tables.table import (
     table_of,
     text_column,
 )
+from lr_exp.report.texts import text_of
 
-EXPLANATION = (
-    "Difference of the averages in points with its 95 % interval over questions (from the "
-    "questions won and lost, seeds averaged: it holds for these seeds) and, with several seeds, "
-    "over seeds (Student's t). Won and lost: questions of all "
-    "benchmarks that only the variant, or only the other, answered correctly, by majority vote "
-    "over seeds. p (majority of seeds) is the exact two-sided McNemar test of these counts; it "
-    "weights questions equally where AVG weights benchmarks equally, so the two can disagree. "
-    "p (mean of seeds) is a two-sided paired permutation test of the shown difference, with "
-    f"{FLIPS:,} random sign flips of each question's difference averaged over seeds. Neither "
-    "accounts for variation between seeds. p (Holm) is p (mean of seeds) with Holm's correction "
-    "for the number of rows in this table; the other two are not corrected for multiple tests."
-)
 _REFERENCE = method_label("lightreasoner")  # the label of an expert's only such row
 
 
@@ -71,4 +60,4 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         for pair in pairs.pairs
         for comparison in pair.comparisons
     ]
-    return table_of(name, "Significance", columns, records, [EXPLANATION])
+    return table_of(name, "Significance", columns, records, [text_of("significance", flips=FLIPS)])
