@@ -2,13 +2,16 @@
 
 import pytest
 
+from lr_exp import distributed
+from lr_exp.config.composition import conf_dir
 from lr_exp.config.settings import DistillerSettings
 from lr_exp.distiller import distill
 from lr_exp.distiller.adapter_files import read_snapshots
 from lr_exp.distiller.distill import best_step
 from lr_exp.errors import UserError
 from lr_exp.pipeline import distilling
-from tests.support.demo import go
+from lr_exp.pipeline.inputs import Inputs
+from tests.support.demo import go, settings_for
 
 WORDS = (
     "data.max_questions=8",
@@ -81,6 +84,28 @@ def test_validation_scores_questions_that_are_not_learned_from(tmp_path):
     assert ['"step": 2' in one for one in tuned].count(True) == 2  # the kept one, and its snapshot
     with pytest.raises(UserError, match=r"needs 8 questions besides .* has 4: lower data\.max_q"):
         go(tmp_path, "few", *words, "data.count=12")
+
+
+def test_worked_examples_are_no_validation_questions(tmp_path):
+    """The prompt would show their answers."""
+    words = (*WORDS, "distiller.stop=validation", "evaluator.prompts=[few_shot_chat]")
+    settings = settings_for(tmp_path, *words, "distiller.stop_questions=12")  # 24 - 8 - 4
+    inputs = Inputs(settings, [conf_dir()])
+    shown = {one.question for one in inputs.evaluation_prompt.examples}
+    asked = {one.text for one in inputs.validation_questions}
+    assert (len(shown), len(asked), shown & asked) == (4, 12, set())
+    more = settings_for(tmp_path, *words, "distiller.stop_questions=13")
+    with pytest.raises(UserError, match="has 12: lower"):
+        _ = Inputs(more, [conf_dir()]).validation_questions
+
+
+def test_validation_in_several_processes_fails_before_anything_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    settings = settings_for(
+        tmp_path, *WORDS, "distiller.stop=validation", "distiller.stop_questions=8"
+    )
+    with pytest.raises(UserError, match="runs in one process: start it without torchrun"):
+        Inputs(settings, [conf_dir()]).check()
 
 
 @pytest.mark.parametrize("changed", [{}, {"snapshot_every": 15}, {"snapshot_every": 2000}])

@@ -126,14 +126,17 @@ def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[di
 def labels_of(settings: Settings) -> tuple[RunContext, Trajectories, Artifact, Artifact]:
     """A run's context, its answers, their step table and their labels.
 
-    Raises UserError: the method has no label, or a question has no reference answer.
+    Raises UserError: the method has no label, its expert reads another prompt than the student, or
+    a question has no reference answer.
     """
     context = context_of(replace(settings, stages=["sample"]))
-    inputs = context.inputs
-    if not inputs.method.target.choice.columns:
+    inputs, method = context.inputs, context.inputs.method
+    other = method.needs("context") or method.reads("teacher_prompt")
+    if other or not method.target.choice.columns:
+        why = "labels from another prompt than the student's" if other else "no soft label"
         raise UserError(
-            f"method={inputs.method.name} has no soft label: choose a method with one, such as "
-            "lightreasoner."
+            f"method={method.name} has {why}: choose a method with labels from the student's own "
+            "prompt, such as lightreasoner."
         )
     inputs.check()
     grade.check_references(inputs.questions, settings.data.answer)

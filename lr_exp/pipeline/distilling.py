@@ -10,7 +10,6 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from lr_exp import distributed
 from lr_exp.config.settings import DistillerSettings, identity_settings
 from lr_exp.data.questions import fingerprint
 from lr_exp.distiller.adapter_files import ADAPTER, VERSION, read_history, read_snapshots
@@ -136,11 +135,6 @@ def _score(context: RunContext) -> Callable[[Any, dict[str, float]], float]:
     inputs, settings = context.inputs, context.inputs.settings
     if settings.distiller.stop == "entropy":
         return lambda _, metrics: metrics["entropy"]
-    if distributed.is_distributed():
-        raise distributed.SharedError(
-            "distiller.stop=validation runs in one process: start it without torchrun, or set "
-            "distiller.stop=entropy."
-        )
     asked, evaluator = inputs.validation_questions, settings.evaluator
 
     def validate(model: Any, _: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lr_exp import __version__
+from lr_exp import __version__, distributed
 from lr_exp.config.method import Method
 from lr_exp.config.settings import LM_EVAL, PromptSettings, Settings
 from lr_exp.data.benchmarks import load_benchmark, load_shots
@@ -189,11 +189,15 @@ class Inputs:
     def validation_questions(self) -> list[Question]:
         """Questions of the source that are not learned from, for `distiller.stop=validation`.
 
+        They are no worked examples of their prompt, either.
+
         Raises UserError: too few are left, or a reference cannot be used.
         """
         used, count = len(self.questions), self.settings.distiller.stop_questions
         whole = select_questions(self._data_source, len(self._data_source), self.settings.seed)
-        chosen = whole[used : used + count]
+        shown = {one.question for one in self.evaluation_prompt.examples}
+        rest = whole[used : used + count + len(shown)]
+        chosen = [one for one in rest if question_text(one) not in shown][:count]
         if len(chosen) < count:
             raise UserError(
                 f"distiller.stop=validation needs {count} questions besides those to learn from, "
@@ -343,7 +347,12 @@ class Inputs:
             _ = self.prompt, self.teacher_prompt
             self._check_method()
             if self.settings.distiller.stop == "validation":
-                _ = self.validation_questions, self.evaluation_prompt
+                if distributed.is_distributed():
+                    raise UserError(
+                        "distiller.stop=validation runs in one process: start it without torchrun, "
+                        "or set distiller.stop=entropy."
+                    )
+                _ = self.validation_questions
             sampled[f"data={self.settings.data.name}"] = self.questions
         if self.needs_amateur:
             decodes = self.settings.evaluator.decoder == "contrastive"
