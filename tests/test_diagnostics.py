@@ -117,4 +117,6 @@ def test_labels_that_hardly_move_the_expert_give_a_warning():
 def test_many_passes_over_few_steps_give_a_warning():
     (warning,) = diagnose_training(kept_steps=49, tuned_tokens=16_000)
     assert "327 passes over 49 distinct kept steps" in warning
+    kind = warning.partition(":")[0]  # a report shows warnings of one kind once
+    assert kind == diagnose_training(47, 17_000)[0].partition(":")[0]
     assert diagnose_training(kept_steps=2_537, tuned_tokens=3_200) == []

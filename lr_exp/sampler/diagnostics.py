@@ -84,8 +84,8 @@ def diagnose_training(kept_steps: int, tuned_tokens: int) -> list[str]:
     if passes <= _MAX_PASSES:
         return []
     return [
-        f"Training makes {passes:,.0f} passes over {kept_steps:,} distinct kept steps. Use more "
-        "questions (data.max_questions), or lower distiller.steps."
+        f"Training repeats few steps: {passes:,.0f} passes over {kept_steps:,} distinct kept "
+        "steps. Use more questions (data.max_questions), or lower distiller.steps."
     ]
 
 
