@@ -1,1 +1,1 @@
-"""Speed and memory benchmarks against the published loops: `python -m bench`."""
+"""Measurements of this project: speed and memory (`python -m bench`), and others by module."""

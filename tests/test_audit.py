@@ -125,8 +125,8 @@ def test_the_label_of_the_micro_world_leads_to_right_answers(tmp_path, capsys):
         (["--samples", "0"], "--samples=0 is out of range"),
         (["method=no_contrast"], "method=no_contrast has no soft label"),
         (["method=entropy_min"], "method=entropy_min has no soft label"),
-        (["method=privileged_expert"], "has labels from another prompt than the student's"),
-        (["method=prompt_distillation"], "has labels from another prompt than the student's"),
+        (["method=privileged_expert"], "under another prompt than the student's"),
+        (["method=prompt_distillation"], "under another prompt than the student's"),
     ],
 )
 def test_an_audit_without_labels_is_an_error(tmp_path, capsys, words, message):

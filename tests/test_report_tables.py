@@ -33,7 +33,7 @@ from lr_exp.report.tables.formats import (
 from lr_exp.report.tables.gap import gap_table
 from lr_exp.report.tables.kl_profile import kl_profile_table
 from lr_exp.report.tables.table import Column, Table
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 from tests.support.run_folders import result, write_failed, write_run
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -415,7 +415,6 @@ def test_p_values_are_corrected_for_the_rows_of_the_table(tmp_path):
 def test_every_text_of_reports_is_used_and_each_that_is_used_exists():
     folder = Path(texts.__file__).parent.parent
     code = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
-    used = {*re.findall(r"text_of\(['\"](\w+)['\"]", code)}
-    used |= {"answers", "decomposition", "prompts", "samples"}  # through table_by_benchmark
+    used = {*re.findall(r"(?:report_text|captioned)\(['\"](\w+)['\"]", code)}
     assert used == texts._texts().keys()
-    assert all(text_of(name, flips=1).endswith(".") for name in used)
+    assert all(report_text(name, flips=1).endswith(".") for name in used)

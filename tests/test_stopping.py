@@ -1,5 +1,7 @@
 """Early stopping: which snapshot is kept, when training ends, and what a wrong setting says."""
 
+from dataclasses import replace
+
 import pytest
 
 from lr_exp import distributed
@@ -106,6 +108,13 @@ def test_validation_in_several_processes_fails_before_anything_is_sampled(tmp_pa
     )
     with pytest.raises(UserError, match="runs in one process: start it without torchrun"):
         Inputs(settings, [conf_dir()]).check()
+    Inputs(replace(settings, stages=["sample"]), [conf_dir()]).check()  # trains nothing
+
+
+def test_imported_records_have_no_validation_questions(tmp_path):
+    words = ("data=lr_samples", f"data.path={tmp_path / 'records.jsonl'}", "stages=[distill]")
+    with pytest.raises(UserError, match="needs questions, but data=lr_samples has kept steps"):
+        settings_for(tmp_path, *WORDS, *words, "distiller.stop=validation")
 
 
 @pytest.mark.parametrize("changed", [{}, {"snapshot_every": 15}, {"snapshot_every": 2000}])

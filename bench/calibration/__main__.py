@@ -1,7 +1,7 @@
 """Calibrates the decomposition of gains with experts whose cause of gains was planted.
 
 python -m bench.calibration [--out FOLDER] [--seeds N,N] [--jobs N] [--experts NAME,NAME]
-                             [--methods NAME,NAME] OVERRIDE ...
+                            [--methods NAME,NAME] OVERRIDE ...
 
 Planted models that the store lacks are trained first: eight, 20 seconds of CPU time each. With its
 defaults a calibration has 60 runs and takes 44 minutes of CPU time in all. The overrides are those

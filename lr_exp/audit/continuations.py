@@ -79,8 +79,7 @@ def audit(settings: Settings, budget: Budget, run: Run | None = None) -> list[di
         `right_from_expert` (of `samples`), `cut_off` (continuations, of twice as many), and
         `supervision`, the digest of the labels.
 
-    Raises UserError: the method has no label, a question has no reference answer, or the labels
-    are not those of `run`.
+    Raises UserError: see `labels_of`; or the labels are not those of `run`.
     """
     context, trajectories, steps, supervision = labels_of(settings)
     inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
@@ -131,12 +130,14 @@ def labels_of(settings: Settings) -> tuple[RunContext, Trajectories, Artifact, A
     """
     context = context_of(replace(settings, stages=["sample"]))
     inputs, method = context.inputs, context.inputs.method
-    other = method.needs("context") or method.reads("teacher_prompt")
-    if other or not method.target.choice.columns:
-        why = "labels from another prompt than the student's" if other else "no soft label"
+    problem = None
+    if not method.target.choice.columns:
+        problem = "has no soft label"
+    elif method.needs("context") or method.reads("teacher_prompt"):
+        problem = "scores answers under another prompt than the student's, which an audit continues"
+    if problem:
         raise UserError(
-            f"method={method.name} has {why}: choose a method with labels from the student's own "
-            "prompt, such as lightreasoner."
+            f"method={method.name} {problem}: choose another method, such as lightreasoner."
         )
     inputs.check()
     grade.check_references(inputs.questions, settings.data.answer)

@@ -15,6 +15,7 @@ from lr_exp.evaluator.equations import first_false_equation
 from lr_exp.models.vocabulary import count_within, text_of
 from lr_exp.report.analyse.paired import wilson
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
+from lr_exp.report.texts import report_text
 from lr_exp.sampler.profile import effect_of
 from lr_exp.sampler.supervision import read_supervision
 from lr_exp.store.shards import read_shards
@@ -26,7 +27,7 @@ def losses(settings: Settings) -> list[dict[str, Any]]:
     """For each answer `question_id`, `right`, `has_error` and its loss by PLACES, all `before` if
     there is no error: sums of KL(label ‖ expert) over kept positions before training, in nats.
 
-    Raises UserError: the method has no label, or a question has no reference answer.
+    Raises UserError: see `labels_of`.
     """
     context, trajectories, steps, supervision = labels_of(settings)
     inputs, tokenizer = context.inputs, context.inputs.expert_tokenizer
@@ -78,9 +79,4 @@ def errors_table(records: Sequence[dict[str, Any]]) -> Table:
         (Column("n"), [str(one["n"]) for one in rows]),
         (Column("%"), ["{percent:.1f} ({low:.1f} to {high:.1f})".format(**one) for one in rows]),
     ]
-    note = (
-        "With 95 % intervals. Loss: KL(label ‖ expert) before training at an answer's kept "
-        "positions. The last rows are about wrong answers with a false equation; where these are "
-        "few, they say nothing about the others."
-    )
-    return table_of("errors", "Where the loss lies", columns, rows, [note])
+    return table_of("errors", "Where the loss lies", columns, rows, [report_text("errors")])

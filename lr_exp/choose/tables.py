@@ -9,14 +9,14 @@ from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
 from lr_exp.report.figures.style import BLUE, FAINT, GREY, HUES, styled
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _SHOWN = 5  # curves with a colour of their own
 
 
 def candidate_table(found: Sequence[Candidate]) -> Table:
     """One row per candidate; the first reason of each rejection is a note."""
-    cells, records, notes = [], [], [text_of("candidates")]
+    cells, records, notes = [], [], [report_text("candidates")]
     for number, one in enumerate(found, 1):
         percent = {
             "moving_of_kept": one.moving if one.profile else None,
@@ -102,5 +102,5 @@ def figure_of(found: Sequence[Candidate], trials: Trials | None) -> Figure:
                 name = f"{trial.candidate.name}, α {trial.alpha}, β {trial.beta}"  # noqa: RUF001
                 drawn[name] = line
     legend_below(mpl_figure, drawn)
-    caption = "Amateurs by the share of kept steps that move; scores of the trials by steps."
-    return Figure("candidates", "Choice of the amateur, alpha and beta", caption, mpl_figure)
+    title = "Choice of the amateur, alpha and beta"
+    return Figure("candidates", title, report_text("candidates_figure"), mpl_figure)

@@ -19,9 +19,9 @@ def main(words: Sequence[str] | None = None) -> int:
     from lr_exp.claims.table import judged
     from lr_exp.config.settings import check_value
     from lr_exp.report.build import write_and_print
-    from lr_exp.report.texts import text_of
+    from lr_exp.report.texts import report_text
 
-    parser = parser_of("lr_exp.claims", f"{__doc__}\n{textwrap.fill(text_of('verdicts'), 80)}")
+    parser = parser_of("lr_exp.claims", f"{__doc__}\n{textwrap.fill(report_text('verdicts'), 80)}")
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders of sweeps")
     what = "other claims, in the form of the package's (docs/claims.md)"
     parser.add_argument("--claims", type=Path, default=SHIPPED, metavar="FILE", help=what)

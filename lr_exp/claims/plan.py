@@ -23,7 +23,7 @@ from lr_exp.report.read.runs import Found, scan_folder
 from lr_exp.report.tables.cell import number
 from lr_exp.report.tables.formats import plain_table
 from lr_exp.report.tables.table import Column, Table
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 DISCORDANT, SPREAD = 0.2, 0.02  # assumed without runs
 _Z80 = 0.8416  # the 80 % quantile of the normal distribution
@@ -87,7 +87,7 @@ def plan(
         f"number of runs: python -m lr_exp -m {one_run}"
     )
     notes = [
-        text_of("plan"),
+        report_text("plan"),
         f"Claims: {', '.join(asked) or 'none'}",
         f"Cost, of the sweep's own seeds and questions: {about.get('cost', unknown)}",
     ]

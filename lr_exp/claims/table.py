@@ -14,7 +14,7 @@ from lr_exp.report.names import ABSENT
 from lr_exp.report.read.runs import Found, find_runs
 from lr_exp.report.tables.cell import signed
 from lr_exp.report.tables.table import Table, notes_on_rows, table_of, text_column
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _ONE_SEED = "the intervals do not cover other training runs."
 _OTHER = ("+sweep=", "seed=", "wandb.", "store=", "device=", "hub_root=")  # overrides not compared
@@ -56,7 +56,7 @@ def judged(claims: Mapping[str, Claim], folders: Sequence[Path]) -> Table:
     commands = [f"{sweep} ({', '.join(names)})" for sweep, names in missing.items()]
     notes = [
         *(f"{name}: {one.claim} ({one.source}; {one.needs})" for name, one in claims.items()),
-        text_of("verdicts"),
+        report_text("verdicts"),
         f"Intervals are not corrected for their number: if all {count} true values lay at the end "
         f"of what their claims need, {count * _CHANCE:.1f} would be supported by chance, and as "
         "many refuted.",

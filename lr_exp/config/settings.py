@@ -308,8 +308,9 @@ class DistillerSettings(_Checked):
     # Optimizer steps between adapter snapshots, each of which is evaluated.
     snapshot_every: Annotated[int | None, COUNT] = None
     # Stop early: score each snapshot, keep the best one, and end after `stop_patience` others that
-    # are no better. validation: right answers to `stop_questions` questions of `data` that are not
-    # learned from; entropy: the student's, at the tokens trained on, which falls in a collapse.
+    # are no better. validation: right answers to `stop_questions` questions of `data` that are
+    # neither learned from nor shown as examples; entropy: the student's, at the tokens trained on,
+    # which falls in a collapse.
     stop: Annotated[str | None, ("validation", "entropy")] = _neutral(None)  # see `pipeline`
     stop_questions: Annotated[int, COUNT] = _neutral(50)
     stop_patience: Annotated[int, COUNT] = _neutral(2)
@@ -541,6 +542,11 @@ class Settings(_Checked):
         if self.compile and self.distiller.parallel == "fsdp":
             raise UserError(
                 f"compile={self.compile} does not work with distiller.parallel=fsdp: remove one."
+            )
+        if self.imports_records and self.distiller.stop == "validation":
+            raise UserError(
+                f"distiller.stop=validation needs questions, but data={self.data.name} has kept "
+                "steps: set distiller.stop=entropy."
             )
         self._check_tasks()
         if not self.store.strip():

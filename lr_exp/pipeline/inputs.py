@@ -189,20 +189,19 @@ class Inputs:
     def validation_questions(self) -> list[Question]:
         """Questions of the source that are not learned from, for `distiller.stop=validation`.
 
-        They are no worked examples of their prompt, either.
+        Worked examples of the evaluation's prompt are excluded.
 
         Raises UserError: too few are left, or a reference cannot be used.
         """
         used, count = len(self.questions), self.settings.distiller.stop_questions
         whole = select_questions(self._data_source, len(self._data_source), self.settings.seed)
         shown = {one.question for one in self.evaluation_prompt.examples}
-        rest = whole[used : used + count + len(shown)]
-        chosen = [one for one in rest if question_text(one) not in shown][:count]
+        chosen = [one for one in whole[used:] if question_text(one) not in shown][:count]
         if len(chosen) < count:
             raise UserError(
-                f"distiller.stop=validation needs {count} questions besides those to learn from, "
-                f"and data={self.settings.data.name} has {len(chosen)}: lower data.max_questions "
-                "or distiller.stop_questions."
+                f"distiller.stop=validation needs {count} questions besides those to learn from "
+                f"and its prompt's examples, and data={self.settings.data.name} has "
+                f"{len(chosen)}: lower data.max_questions or distiller.stop_questions."
             )
         grade.check_references(chosen, self.settings.data.answer)
         return chosen
@@ -346,7 +345,7 @@ class Inputs:
         if self.settings.learns_from_questions:
             _ = self.prompt, self.teacher_prompt
             self._check_method()
-            if self.settings.distiller.stop == "validation":
+            if self.settings.distiller.stop == "validation" and "distill" in self.settings.stages:
                 if distributed.is_distributed():
                     raise UserError(
                         "distiller.stop=validation runs in one process: start it without torchrun, "

@@ -1,16 +1,16 @@
 """Labels and order of methods, experts, amateurs, decoders and benchmarks in tables."""
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
-_LISTED = yaml.safe_load((files("lr_exp.report") / "names.yaml").read_text(encoding="utf-8"))
+_LISTED = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
 METHODS: dict[str, str] = _LISTED["methods"]  # labels by name, in the order of tables
 CONTROLS: dict[str, str] = _LISTED["controls"]
 BENCHMARKS: dict[str, str] = _LISTED["benchmarks"]
 EXPERTS, AMATEURS = tuple(_LISTED["experts"]), tuple(_LISTED["amateurs"])
-HUB_IDS: dict[str, str] = _LISTED["experts"] | _LISTED["amateurs"]  # of the paper's models
+HUB_IDS: dict[str, str] = _LISTED["hub_ids"]  # of the paper's models
 
 BASELINE = "baseline"
 # Settings whose values distinguish rows where they differ within a sweep.

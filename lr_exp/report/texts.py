@@ -1,16 +1,16 @@
 """The texts under tables and figures, and the notes of pages, from `texts.yaml`."""
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
 
-def text_of(name: str, **values: object) -> str:
-    """A text, with values in the place of the names in its braces."""
+def report_text(name: str, **values: object) -> str:
+    """A text, with values in the place of names in braces; raises KeyError if there is none."""
     return _texts()[name].format(**values)
 
 
 @cache
 def _texts() -> dict[str, str]:
-    return yaml.safe_load((files("lr_exp.report") / "texts.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.figures.style import DOUBLE, SINGLE, styled
+from lr_exp.report.texts import report_text
 
 _LINE_CHARS = 50  # of a legend's label, as fits in a figure of one column
 _MAX_COLUMN_CHARS = 24  # a legend with a longer label has half the columns
@@ -44,6 +45,11 @@ class Figure:
         with styled():
             self.mpl_figure.savefig(buffer, format=kind, metadata=metadata)
         return buffer.getvalue()
+
+
+def captioned(name: str, title: str, mpl_figure: Any) -> Figure:
+    """A figure whose caption is the text of its name in `texts.yaml`."""
+    return Figure(name, title, report_text(name), mpl_figure)
 
 
 def panel_grid(

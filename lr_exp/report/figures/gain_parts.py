@@ -11,7 +11,7 @@ from lr_exp.report.names import benchmark_label
 from lr_exp.report.read.runs import Run
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.decomposition import in_words
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _MAX_BARS = 30
 _MAX_SENTENCES = 6
@@ -73,6 +73,6 @@ def _figure(labelled: Mapping[str, Parts], about: str) -> Figure:
     return Figure(
         "gain_parts",
         "What the gain is made of",
-        f"{about} {text_of('gain_parts')}".strip(),
+        f"{about} {report_text('gain_parts')}".strip(),
         mpl_figure,
     )

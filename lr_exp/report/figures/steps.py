@@ -7,11 +7,10 @@ import numpy as np
 
 from lr_exp.report.analyse.profiles import Profile, profile_of, profiles
 from lr_exp.report.analyse.rows import Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.figure import Figure, captioned, legend_below, panel_grid
 from lr_exp.report.figures.style import BLUE, GOLD, INK, MUTED
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Histogram
-from lr_exp.report.texts import text_of
 
 _MAX_PANELS_IN_COLUMN = 5
 _MAX_PANELS = 20
@@ -56,9 +55,7 @@ def _curves(every: Sequence[Profile]) -> Figure | None:
         axes.set_xlabel("share of scored steps, lowest first (%)")
     mpl_figure.supylabel("share of the total (%)")
     legend_below(mpl_figure, drawn)
-    return Figure(
-        "lorenz_curve", "Divergence and loss are in few steps", text_of("lorenz_curve"), mpl_figure
-    )
+    return captioned("lorenz_curve", "Divergence and loss are in few steps", mpl_figure)
 
 
 def _lorenz(histogram: Histogram) -> tuple[list[float], list[float]]:

@@ -11,10 +11,9 @@ from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.costs import HOUR, costs, mean
 from lr_exp.report.analyse.gaps import measured_gap
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
+from lr_exp.report.figures.figure import Figure, captioned, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import MUTED, method_look, variant_look
 from lr_exp.report.names import ABSENT, SWEPT, benchmark_label, method_label
-from lr_exp.report.texts import text_of
 
 _MAX_BARS = 30
 _MIN_NUMBERS = 3  # values of a setting that make a line
@@ -60,7 +59,7 @@ def cost_bars(sweep: Sweep) -> Figure | None:
         axes.tick_params(axis="y", length=0)
     all_axes[0].set_yticks(range(len(rows)), names)
     all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    return Figure("cost_bars", "Cost of each method", text_of("cost_bars"), mpl_figure)
+    return captioned("cost_bars", "Cost of each method", mpl_figure)
 
 
 def _short(value: float) -> str:
@@ -92,9 +91,7 @@ def gain_against_gap(sweep: Sweep) -> Figure | None:
     if len(nats) == len(gaps):
         panels[f"{title} (nats per token)"] = np.array(nats)
     mpl_figure = _drawn_gains([row for row, _ in points], panels)
-    return Figure(
-        "gain_against_gap", "Gain against expertise gap", text_of("gain_against_gap"), mpl_figure
-    )
+    return captioned("gain_against_gap", "Gain against expertise gap", mpl_figure)
 
 
 def gain_by_setting(sweep: Sweep) -> Figure | None:
@@ -108,7 +105,7 @@ def gain_by_setting(sweep: Sweep) -> Figure | None:
     mpl_figure = _drawn_gains([row for row, *_ in points], {title: values}, line=True)
     if min(numbers) > 0:
         mpl_figure.axes[0].set_xscale("log")
-    return Figure("gain_by_setting", f"Gain by {title}", text_of("gain_by_setting"), mpl_figure)
+    return captioned("gain_by_setting", f"Gain by {title}", mpl_figure)
 
 
 def _drawn_gains(rows: list[Row], panels: dict[str, Any], *, line: bool = False) -> Any:
@@ -167,7 +164,7 @@ def alpha_beta_map(sweep: Sweep) -> Figure | None:
         data = f", {setup.data}" if len({other.data for other in grids}) > 1 else ""
         axes.set_title(f"{setup.label}{data}\n{setup.expert} / {setup.amateur}", fontsize=7)
     mpl_figure.colorbar(image, ax=panels, label="average accuracy (%)")
-    return Figure("map", "Accuracy over α and β", text_of("map"), mpl_figure)  # noqa: RUF001
+    return captioned("map", "Accuracy over α and β", mpl_figure)  # noqa: RUF001
 
 
 def _cells(rows: list[Row]) -> pd.DataFrame:
@@ -228,7 +225,7 @@ def ablation_radar(sweep: Sweep) -> Figure | None:
         if len(panels) > 1:
             axes.set_title(expert)
     legend_below(mpl_figure, drawn)
-    return Figure("radar", "Accuracy by benchmark", text_of("radar"), mpl_figure)
+    return captioned("radar", "Accuracy by benchmark", mpl_figure)
 
 
 def _radar_panel(axes: Any, rows: list[Row], benchmarks: list[str]) -> dict[str, Any]:

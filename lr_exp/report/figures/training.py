@@ -9,12 +9,11 @@ from lr_exp.report.analyse import accuracies, paired
 from lr_exp.report.analyse.comparable import grouped
 from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row, Sweep
-from lr_exp.report.figures.figure import Figure, legend_below, panel_grid
+from lr_exp.report.figures.figure import Figure, captioned, legend_below, panel_grid
 from lr_exp.report.figures.style import method_look, variant_look
 from lr_exp.report.read.json_file import is_number
 from lr_exp.report.read.runs import Run
 from lr_exp.report.read.summary import Results
-from lr_exp.report.texts import text_of
 
 _CURVES = {  # in metrics.jsonl
     "loss": "loss\n(nats)",
@@ -48,7 +47,7 @@ def training_curves(run: Run) -> Figure | None:
     panels[-1].set_xlim(left=0)
     panels[-1].set_xlabel("optimizer step")
     mpl_figure.align_ylabels()
-    return Figure("training_curves", "Training", text_of("training_curves"), mpl_figure)
+    return captioned("training_curves", "Training", mpl_figure)
 
 
 def accuracy_by_step(sweep: Sweep) -> Figure | None:
@@ -61,7 +60,7 @@ def accuracy_by_step(sweep: Sweep) -> Figure | None:
 
     mpl_figure = _drawn(sweep, band, "average accuracy (%)", with_markers=True)
     title = "Accuracy during training"
-    return mpl_figure and Figure("accuracy_by_step", title, text_of("accuracy_by_step"), mpl_figure)
+    return mpl_figure and captioned("accuracy_by_step", title, mpl_figure)
 
 
 def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
@@ -97,7 +96,7 @@ def entropy_by_step(sweep: Sweep) -> Figure | None:
     for axes in mpl_figure.axes if mpl_figure else ():
         axes.set_ylim(bottom=0)
     title = "Student entropy during training"
-    return mpl_figure and Figure("entropy_by_step", title, text_of("entropy_by_step"), mpl_figure)
+    return mpl_figure and captioned("entropy_by_step", title, mpl_figure)
 
 
 def _entropies(row: Row) -> _Band:

@@ -10,7 +10,7 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT, AVERAGE, benchmark_label
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, table_of, text_column
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def accuracy_change_table(changes: dict[str, Change]) -> Table | None:
         (Column("p"), [cell.p_value(one.p_majority) if one else ABSENT for one in tests]),
         (Column("questions"), [f"{one.questions:,}" if one else ABSENT for one in known]),
     ]
-    note = text_of("accuracy_change") if any(tests) else text_of("accuracy_change_unpaired")
+    note = report_text("accuracy_change") if any(tests) else report_text("accuracy_change_unpaired")
     table = table_of("results", "Accuracy before and after", columns, [], [note])
     return replace(table, bold=frozenset({len(changes) - 1} if len(changes) > 1 else ()))

@@ -3,7 +3,7 @@
 from lr_exp.report.figures.figure import Figure, legend_below, panel_grid, whiskers
 from lr_exp.report.figures.style import BLUE, GREY, MUTED, VERMILION, styled
 from lr_exp.report.page.audit_table import KINDS, Records, groups, shift
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _HUES = dict(zip(KINDS, (BLUE, GREY, VERMILION), strict=True))
 _PANELS = {"KL ": "divergence (nats)", "token ": "tokens before the position"}
@@ -33,4 +33,4 @@ def audit_figure(records: Records) -> Figure:
         axes.set_xlabel(title)
     panels[0].set_ylabel("right answers: label's minus\nexpert's token (points)")
     legend_below(mpl_figure, drawn)
-    return Figure("audit", "Audit of the labels", text_of("audit_figure"), mpl_figure)
+    return Figure("audit", "Audit of the labels", report_text("audit_figure"), mpl_figure)

@@ -12,7 +12,7 @@ import pandas as pd
 from lr_exp.report.analyse.paired import Z95, Correct, Estimate, accuracy, difference
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 KINDS = ("moving", "confirming", "second choice")  # of positions; see `continuations.audit`
 Records = Sequence[Mapping[str, Any]]  # of `continuations.audit`
@@ -103,4 +103,4 @@ def audit_table(records: Records, name: str) -> Table:
     cut_off = sum(one["cut_off"] for one in records)
     total = 2 * sum(one["samples"] for one in records)
     note = f"Continuations that reached the token limit: {cell.part_of(cut_off, total)}."
-    return table_of(name, "Audit of the labels", columns, rows, [text_of("audit"), note])
+    return table_of(name, "Audit of the labels", columns, rows, [report_text("audit"), note])

@@ -14,7 +14,7 @@ from lr_exp.report.page.render import page, render, section
 from lr_exp.report.read.run import AnswersMissingError
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _MAX_VALUE_CHARS = 24  # in the table; the CSV file has all
 _SHARED_CHARS = 4  # shown before the first difference
@@ -50,7 +50,7 @@ def compare_folders(
             )
         )
     is_of_micro = any(is_micro(one.run.expert, *one.run.benchmarks) for one in sides)
-    notes = [text_of("micro")] if is_of_micro else []
+    notes = [report_text("micro")] if is_of_micro else []
     head = render("head.html", status=[], facts={one.label: _described(one) for one in sides})
     return results, settings, page("Comparison of runs", "Runs compared", head, sections, notes)
 

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from lr_exp.report.names import is_micro
 from lr_exp.report.read.runs import Found
 from lr_exp.report.tables.table import Table
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 
 def reading_notes(found: Found, tables: Sequence[Table]) -> list[str]:
     """Explanations that apply to the tables of this report."""
-    lines = [text_of("plus_minus"), text_of("gain")]
+    lines = [report_text("plus_minus"), report_text("gain")]
     if any(table.has_published for table in tables):
-        lines.append(text_of("published"))
+        lines.append(report_text("published"))
     if any(run.settings.get("amateur", {}).get("tokenizer") == "own" for run in found.runs):
-        lines.append(text_of("lower_bound"))
+        lines.append(report_text("lower_bound"))
     if any(is_micro(run.expert, run.amateur, *run.benchmarks) for run in found.runs):
-        lines.append(text_of("micro"))
+        lines.append(report_text("micro"))
     return lines

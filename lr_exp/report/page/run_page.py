@@ -27,7 +27,7 @@ from lr_exp.report.read.runs import Found
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.layout import tables_of
 from lr_exp.report.tables.table import Column, Table
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 from lr_exp.store.run_folder import AUDIT, TRAJECTORIES
 
 _MAX_WARNINGS, _MAX_WARNING_CHARS = 20, 2_000
@@ -45,7 +45,7 @@ def run_page(folder: Path, found: Found) -> str:
     tables: list[Table] = []
     changes: dict[str, Change] = {}
     results = settings = None
-    notes = [text_of("micro")] if names.is_micro(run.expert, run.amateur) else []
+    notes = [report_text("micro")] if names.is_micro(run.expert, run.amateur) else []
     if found.runs:
         (sweep,) = sweeps(found)
         tables, pairs = tables_of(sweep, "results")
@@ -106,7 +106,7 @@ def _status(run: Run) -> list[tuple[str, str]]:
     """How the run ended and its warnings: pairs of a heading and a text."""
     lines = []
     if isinstance(run, Incomplete):
-        why = text_of("unfinished") if run.outcome == "unfinished" else run.error
+        why = report_text("unfinished") if run.outcome == "unfinished" else run.error
         lines.append((_HEADINGS[run.outcome], why))
         if run.overrides:
             lines.append(("Command-line overrides:", " ".join(run.overrides)))

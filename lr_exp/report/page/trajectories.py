@@ -12,7 +12,7 @@ from lr_exp.errors import UserError
 from lr_exp.report.read.json_file import read_json, reason_of
 from lr_exp.report.read.run import REWRITE
 from lr_exp.report.read.summary import Count, Flag, Number, Seconds, Share
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 from lr_exp.store.run_folder import TRAJECTORIES as FILE
 
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
@@ -103,7 +103,7 @@ class Trajectories(BaseModel):
         shown = f"{count:,} {'answer is' if count == 1 else 'answers are'} shown: {self.chosen}."
         cut = sum(len(answer.token) < answer.tokens_total for answer in self.answers)
         truncated = f"Long answers are truncated ({cut:,} of those shown)."
-        return [shown, text_of("numbering"), *([truncated] if cut else [])]
+        return [shown, report_text("numbering"), *([truncated] if cut else [])]
 
     @property
     def filter_labels(self) -> dict[str, str]:

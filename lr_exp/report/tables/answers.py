@@ -5,6 +5,7 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, table_by_benchmark
+from lr_exp.report.texts import report_text
 
 _TITLES = {  # by key of `Result.numbers`; shares are shown in percent
     "accuracy": "accuracy",
@@ -29,7 +30,8 @@ def answers_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark in sweep.benchmarks
         if (numbers := _numbers(row, benchmark))
     ]
-    return table_by_benchmark(name, "How the answers were read", lines, "answers")
+    about = report_text("answers")
+    return table_by_benchmark(name, "How the answers were read", lines, about)
 
 
 def _numbers(row: Row, benchmark: str) -> dict[str, float | None]:

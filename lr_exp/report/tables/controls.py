@@ -8,7 +8,7 @@ from lr_exp.report.analyse.rows import Sweep
 from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Column, Table, estimate_record, table_of, text_column
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _TITLES = {  # by field of `Control`
     "gain": "gain",
@@ -56,7 +56,7 @@ def controls_table(sweep: Sweep, name: str) -> Table | None:
         record |= {"p_holm": one.p_holm, "learning_rates": " ".join(one.rates)}
         record |= {key: cost[key] for key in _COSTS}
         records.append(record | {"seeds": one.gain.seeds, "n": one.gain.questions})
-    notes = [text_of("controls")]
+    notes = [report_text("controls")]
     if edge := [method_label(one.method) for one in found if one.at_edge]:
         notes.append(
             f"At the lowest or highest learning rate that was tried: {', '.join(edge)}. A better "

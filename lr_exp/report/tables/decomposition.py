@@ -8,6 +8,7 @@ from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.names import ABSENT
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
+from lr_exp.report.texts import report_text
 
 _NAMES = {"strict": "the gain", "latent": "the latent part", "format": "the format part"}
 
@@ -20,7 +21,8 @@ def decomposition_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark, parts in by_benchmark.items()
     ]
     texts = ("won from", "lost to")
-    return table_by_benchmark(name, "What the gain is made of", lines, "decomposition", texts)
+    about = report_text("decomposition")
+    return table_by_benchmark(name, "What the gain is made of", lines, about, texts)
 
 
 def _line(row: Row, benchmark: str, parts: Parts) -> Line:

@@ -13,7 +13,7 @@ from lr_exp.report.tables.table import (
     table_of,
     with_published,
 )
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _PUBLISHED = ("hours", "problems", "solved", "tuned_tokens", "gain")
 _TITLES = {
@@ -59,10 +59,10 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         for row, one in zip(rows, measured, strict=True)
     ]
     notes = [
-        text_of("efficiency"),
-        *([text_of("published_times")] if beside else []),
+        report_text("efficiency"),
+        *([report_text("published_times")] if beside else []),
         *(
-            [text_of("published_problems")]
+            [report_text("published_problems")]
             if any("solved" in row.published for row in beside)
             else []
         ),

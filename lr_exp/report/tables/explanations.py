@@ -14,7 +14,7 @@ from lr_exp.report.names import ABSENT, method_label
 from lr_exp.report.read.summary import Result
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Table, table_of, text_column
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _TITLES = ("explanation", "tested here", "seen", "how to test it")
 _HOW = {  # to test each explanation
@@ -88,7 +88,7 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
     title = "What could explain this gain"
     return table_of(
-        name, title, columns, records, [text_of("explanations")], section="explanations"
+        name, title, columns, records, [report_text("explanations")], section="explanations"
     )
 
 

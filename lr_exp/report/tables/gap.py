@@ -17,7 +17,7 @@ from lr_exp.report.tables.table import (
     text_column,
     with_published,
 )
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 
 def gap_table(sweep: Sweep, name: str) -> Table | None:
@@ -29,7 +29,7 @@ def gap_table(sweep: Sweep, name: str) -> Table | None:
     if not pairs:
         return None
     measured: list[tuple[Row, PairGap]] = []
-    notes = [text_of("expertise_gap")]
+    notes = [report_text("expertise_gap")]
     for (expert, amateur), own in pairs.items():
         try:
             if gap := measured_gap(own):

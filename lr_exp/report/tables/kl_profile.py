@@ -13,6 +13,7 @@ from lr_exp.report.tables.table import (
     table_of,
     text_column,
 )
+from lr_exp.report.texts import report_text
 
 _ABOUT = ("share_below_0.1", "share_above_0.4")  # the paper gives them as "about"
 
@@ -50,7 +51,7 @@ def kl_profile_table(sweep: Sweep, name: str) -> Table | None:
         for pair in pairs
         for key, value in {"steps": pair.steps, **pair.means}.items()
     ]
-    notes = ["Over all scored steps of all seeds together; expert / amateur.", *differences]
+    notes = [report_text("divergence"), *differences]
     title = "Divergence of the pairs"
     return table_of(name, title, columns, records, notes, "divergence")
 

@@ -4,6 +4,7 @@ from lr_exp.report.analyse.prompts import PromptGain, gains_by_prompt
 from lr_exp.report.analyse.rows import Row, Sweep
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
+from lr_exp.report.texts import report_text
 
 _SHOWN = {  # by field of `PromptGain`: title, text, and name in the CSV file
     "before": ("expert", cell.percent, "accuracy_before"),
@@ -22,7 +23,8 @@ def prompts_table(sweep: Sweep, name: str) -> Table | None:
         for benchmark, by_prompt in gains_by_prompt(row.runs, sweep.benchmarks).items()
         for prompt, found in by_prompt.items()
     ]
-    return table_by_benchmark(name, "Gains by prompt", lines, "prompts", ("prompt",))
+    about = report_text("prompts")
+    return table_by_benchmark(name, "Gains by prompt", lines, about, ("prompt",))
 
 
 def _line(row: Row, benchmark: str, prompt: str, found: PromptGain) -> Line:

@@ -9,6 +9,7 @@ from lr_exp.report.read.run import Run
 from lr_exp.report.read.summary import Samples
 from lr_exp.report.tables import cell
 from lr_exp.report.tables.table import Line, Table, estimate_record, table_by_benchmark
+from lr_exp.report.texts import report_text
 
 
 def samples_table(sweep: Sweep, name: str) -> Table | None:
@@ -21,7 +22,8 @@ def samples_table(sweep: Sweep, name: str) -> Table | None:
         if (sampled := run.evaluate.samples)
         for benchmark in sampled.expert
     ]
-    return table_by_benchmark(name, "Sampled answers", lines, "samples", ("seed",))
+    about = report_text("samples")
+    return table_by_benchmark(name, "Sampled answers", lines, about, ("seed",))
 
 
 def _line(row: Row, run: Run, sampled: Samples, benchmark: str) -> Line:

@@ -14,7 +14,7 @@ from lr_exp.report.tables.table import (
     table_of,
     text_column,
 )
-from lr_exp.report.texts import text_of
+from lr_exp.report.texts import report_text
 
 _REFERENCE = method_label("lightreasoner")  # the label of an expert's only such row
 
@@ -60,4 +60,5 @@ def significance_table(pairs: Pairs, name: str) -> Table | None:
         for pair in pairs.pairs
         for comparison in pair.comparisons
     ]
-    return table_of(name, "Significance", columns, records, [text_of("significance", flips=FLIPS)])
+    about = report_text("significance", flips=FLIPS)
+    return table_of(name, "Significance", columns, records, [about])

@@ -9,7 +9,6 @@ from lr_exp.report.analyse.paired import Estimate
 from lr_exp.report.analyse.rows import Row
 from lr_exp.report.names import ABSENT, benchmark_label
 from lr_exp.report.tables import cell
-from lr_exp.report.texts import text_of
 
 PUBLISHED = "published"
 REMARK = "remark"
@@ -96,12 +95,7 @@ class Line:
 def table_by_benchmark(
     name: str, title: str, lines: Sequence[Line], about: str, texts: Sequence[str] = ()
 ) -> Table | None:
-    """A table of lines; None if there are none.
-
-    Args:
-        about: a key of `texts.yaml`.
-        texts: the titles of text columns.
-    """
+    """A table of lines; None if there are none. `texts` are the titles of text columns."""
     if not lines:
         return None
     columns = label_columns([one.row for one in lines], [one.benchmark for one in lines])
@@ -109,7 +103,7 @@ def table_by_benchmark(
         cells = [one.cells.get(key, ABSENT) for one in lines]
         columns.append((Column(key, is_text=key in texts), cells))
     records = [setup_record(one.row) | {"benchmark": one.benchmark} | one.record for one in lines]
-    return table_of(name, title, columns, records, [text_of(about)], "results")
+    return table_of(name, title, columns, records, [about], "results")
 
 
 def with_published(
