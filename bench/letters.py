@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from lr_exp.config.settings import ModelSettings
+from lr_exp.config.settings import ModelSettings, check_value
 from lr_exp.data.questions import Question
+from lr_exp.errors import UserError, command, run_program
 from lr_exp.micro import model_folder
 from lr_exp.micro.rebuild import write_model
 from lr_exp.micro.tokenizer import END, PAD, UNKNOWN, build_tokenizer
@@ -112,10 +113,12 @@ def letter_by_letter(words: LanguageModel) -> LanguageModel:
     return replace(words, model=model, tokenizer=letters, vocabulary_size=size, context=None)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@command
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.letters", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    training, comparing = commands.add_parser("train"), commands.add_parser("compare")
+    training = commands.add_parser("train", help="trains the amateur `micro_letters`")
+    comparing = commands.add_parser("compare", help="prints the table of docs/tokenizers.md")
     training.add_argument("--out", type=Path, default=Path("runs/models/micro_letters"))
     training.add_argument("--seed", type=int, default=8)
     comparing.add_argument("folders", type=Path, nargs="*")
@@ -127,7 +130,12 @@ def main(words: Sequence[str] | None = None) -> None:
         train(model, tokenizer, RECIPE, options.seed, title="micro_letters")
         write_model(model, tokenizer, options.out)
     else:
+        check_value("--questions", options.questions, Annotated[int, "[1, 5000]"])
+        for folder in options.folders:
+            if not (folder / "config.json").is_file():
+                raise UserError(f"{folder} is no model: run python -m bench.letters train.")
         compare(options.folders, options.questions)
+    return 0
 
 
 def compare(folders: Sequence[Path], count: int) -> None:
@@ -242,4 +250,4 @@ def _uld(loss: Any, row: dict, expert: LanguageModel, amateur: LanguageModel, sh
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

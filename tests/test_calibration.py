@@ -145,6 +145,23 @@ def test_a_planted_model_is_trained_once_and_depends_on_its_corpus(tmp_path, mon
     assert planted.build(stores[0], "prompt", "amateur") == first
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "lightreasner"], "--methods='lightreasner' is not known. Did you mean"),
+        (["--experts", "cary"], "--experts='cary' is not known. Did you mean 'carry'?"),
+        (["seed=3"], "seed=3: the calibration sets seed itself"),
+        (["data.configs=[micro_add]"], "the calibration sets data.configs itself"),
+    ],
+)
+def test_what_a_calibration_cannot_do_fails_before_a_model_is_trained(
+    capsys, monkeypatch, words, message
+):
+    monkeypatch.setattr(planted, "run_all", None)
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_planted_causes_are_recovered(tmp_path, capsys):
     words = ["--out", str(tmp_path / "out"), "--seeds", "0", f"store={tmp_path / 'store'}"]

@@ -297,13 +297,20 @@ def test_margins_need_two_questions_with_both_kinds_of_answers_in_each_half(made
         (["choose.questions=1"], "choose.questions=1 is out of range: expected an integer in [4"),
         (["choose.alphas=0.1,0.2"], "write a list, choose.alphas=[...]"),
         (["choose.alphas=[2]"], "choose.alphas=2 is out of range"),
-        (["choose.amateur=[micro]"], "choose.amateur is not a setting. Did you mean 'amateurs'?"),
+        (
+            ["choose.amateur=[micro]"],
+            "is not a setting. Did you mean 'choose.amateurs'?",
+        ),
         (["amateur=micro"], "list the candidates, as choose.amateurs=[NAME,...]"),
         (
             ["choose.amateurs=[micro,micro_neer]"],
             "amateur=micro_neer: no such option. Did you mean",
         ),
         (["choose.early_exits=false"], "there is one candidate"),
+        (
+            ["choose.early_exits=false", "choose.amateurs=[micro,micro]"],
+            "there is one candidate",
+        ),
         (["choose.questions=13"], "choose.questions=13: only 12 questions of data=micro have"),
         (
             ["method=privileged_expert"],

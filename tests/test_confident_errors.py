@@ -176,6 +176,8 @@ def test_the_probe_reads_a_run_and_trains_nothing(tmp_path, capsys):
     assert not (store / "adapter").exists()
     assert main(["--loss", *words, f"store={store}", "method=gt_sft"]) == 1
     assert "method=gt_sft has no soft label" in capsys.readouterr().err
+    assert main(["--loss", "--positions", "5", *words, f"store={store}"]) == 1
+    assert "--positions has no effect with --loss" in capsys.readouterr().err
 
 
 def test_positions_at_the_false_number_are_those_of_its_tokens():

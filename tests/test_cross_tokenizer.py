@@ -322,7 +322,9 @@ def test_the_setting_reaches_the_table_and_its_address(tmp_path, monkeypatch):
     """A run with an amateur whose tokens are split further; only the amateur's side changes."""
     recipe = Recipe(Behaviour(0.05), steps=1, width=24, layers=1, heads=1, inner=24)
     monkeypatch.setattr(letters, "RECIPE", recipe)
-    letters.main(["train", "--out", str(tmp_path / "letters")])
+    assert letters.main(["train", "--out", str(tmp_path / "letters")]) == 0
+    assert letters.main(["compare", str(tmp_path / "none")]) == 1
+    assert letters.main(["compare", "--questions", "0"]) == 1
     words = ["data.count=3", "stages=[sample]", f"amateur.path={tmp_path / 'letters'}"]
     with pytest.raises(UserError, match=r"set amateur\.tokenizer=own"):
         Inputs(settings_for(tmp_path, *words), [conf_dir()]).check()

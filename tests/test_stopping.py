@@ -13,6 +13,8 @@ from lr_exp.distiller.distill import best_step
 from lr_exp.errors import UserError
 from lr_exp.pipeline import distilling
 from lr_exp.pipeline.inputs import Inputs
+from lr_exp.report.analyse.rows import sweeps
+from lr_exp.report.read.runs import find_runs
 from tests.support.demo import go, settings_for
 
 WORDS = (
@@ -84,7 +86,7 @@ def test_validation_scores_questions_that_are_not_learned_from(tmp_path):
     assert plain["distill"]["artifact"] != summary["distill"]["artifact"]
     tuned = [one for one in metrics.splitlines() if '"family": "eval/micro_add"' in one]
     assert ['"step": 2' in one for one in tuned].count(True) == 2  # the kept one, and its snapshot
-    with pytest.raises(UserError, match=r"needs 8 questions besides .* has 4: lower data\.max_q"):
+    with pytest.raises(UserError, match=r"needs 8 questions .*of the 12 .* 4 are left: lower"):
         go(tmp_path, "few", *words, "data.count=12")
 
 
@@ -97,7 +99,7 @@ def test_worked_examples_are_no_validation_questions(tmp_path):
     asked = {one.text for one in inputs.validation_questions}
     assert (len(shown), len(asked), shown & asked) == (4, 12, set())
     more = settings_for(tmp_path, *words, "distiller.stop_questions=13")
-    with pytest.raises(UserError, match="has 12: lower"):
+    with pytest.raises(UserError, match="12 are left: lower"):
         _ = Inputs(more, [conf_dir()]).validation_questions
 
 
@@ -113,12 +115,28 @@ def test_validation_in_several_processes_fails_before_anything_is_sampled(tmp_pa
 
 def test_imported_records_have_no_validation_questions(tmp_path):
     words = ("data=lr_samples", f"data.path={tmp_path / 'records.jsonl'}", "stages=[distill]")
-    with pytest.raises(UserError, match="needs questions, but data=lr_samples has kept steps"):
+    with pytest.raises(UserError, match="needs questions, but data=lr_samples has steps to"):
         settings_for(tmp_path, *WORDS, *words, "distiller.stop=validation")
 
 
 @pytest.mark.parametrize("changed", [{}, {"snapshot_every": 15}, {"snapshot_every": 2000}])
 def test_stopping_needs_snapshots_at_logged_steps(changed):
-    with pytest.raises(UserError, match=r"distiller\.stop=entropy scores snapshots: set .* \(10\)"):
+    with pytest.raises(
+        UserError, match=r"distiller\.stop=entropy scores snapshots: set .* \(10; it"
+    ):
         DistillerSettings(stop="entropy", **changed)
     DistillerSettings(stop="entropy", snapshot_every=20)
+
+
+@pytest.mark.integration
+def test_a_report_separates_criteria_and_the_page_names_the_kept_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(distilling, "_score", lambda _: lambda *_: 0.0)  # the first one is best
+    for stop in ("entropy", "validation"):
+        words = (f"distiller.stop={stop}", "distiller.stop_questions=8", "distiller.steps=4")
+        go(tmp_path, f"runs/{stop}", *WORDS, *words)
+    (sweep,) = sweeps(find_runs(tmp_path / "runs"))
+    stops = [dict(row.setup.swept).get("distiller.stop") for row in sweep.rows]
+    assert stops == [None, "entropy", "validation"]
+    page = (tmp_path / "runs" / "entropy" / "report.html").read_text("utf-8")
+    assert "4 made, the adapter after 2 kept" in page
+    assert "2 optimizer steps at" in page

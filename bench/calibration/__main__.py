@@ -8,13 +8,17 @@ defaults a calibration has 60 runs and takes 44 minutes of CPU time in all. The 
 of every run (evaluator.max_examples=50). A calibration that was stopped resumes.
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+from lr_exp.config.options import conf_dir, option_files
 from lr_exp.config.settings import STAGES, check_value
 from lr_exp.errors import UserError, command, run_parser, run_program
+
+_SET_HERE = ("expert", "amateur", "method", "seed", "data.configs", "benchmarks")
 
 
 @command
@@ -34,8 +38,15 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = parser.parse_intermixed_args(words)
     check_value("--jobs", chosen.jobs, Annotated[int, "[1, 1000]"])
     check_value("--seeds", chosen.seeds, list[Annotated[int, "[0, 2**32)"]])
-    for name in chosen.experts:
-        check_value("--experts", name, Annotated[str, (*PLANTED,)])
+    known = {"experts": PLANTED, "methods": option_files([conf_dir()], "method")}
+    for option, names in known.items():
+        for name in getattr(chosen, option):
+            check_value(f"--{option}", name, Annotated[str, (*names,)])
+    for word in chosen.overrides:
+        if (key := word.partition("=")[0].lstrip("+")) in _SET_HERE:
+            raise UserError(
+                f"{word}: the calibration sets {key} itself; it has --experts, --methods, --seeds."
+            )
 
     from bench.calibration.planted import EXPERIMENT, benchmarks, run_all
     from bench.calibration.recovery import measured, oracle, recovery_figure, recovery_table
@@ -73,7 +84,10 @@ def _names(text: str) -> list[str]:
 
 
 def _integers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a list of integers, as 0,1,2") from error
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lr_exp.config.settings import check_value
-from lr_exp.errors import command, run_parser, run_program
+from lr_exp.errors import UserError, command, run_parser, run_program
 
 _COUNT = Annotated[int, "[1, 1000000]"]
 _BUDGET = {  # options: the values that they take, and what they are
@@ -57,6 +57,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, (hint, _) in _BUDGET.items()
     }
     if chosen.loss:
+        if unused := [_flag(name) for name, one in asdict(Budget()).items() if budget[name] != one]:
+            raise UserError(f"{unused[0]} has no effect with --loss: remove one of them.")
         lost = losses(compose(*chosen.overrides))
         write_and_print(errors_table(lost), None, chosen.out, jsonl=json_lines(lost))
         return 0

@@ -134,7 +134,7 @@ def labels_of(settings: Settings) -> tuple[RunContext, Trajectories, Artifact, A
     if not method.target.choice.columns:
         problem = "has no soft label"
     elif method.needs("context") or method.reads("teacher_prompt"):
-        problem = "scores answers under another prompt than the student's, which an audit continues"
+        problem = "takes its labels under another prompt than the student's, which is audited"
     if problem:
         raise UserError(
             f"method={method.name} {problem}: choose another method, such as lightreasoner."

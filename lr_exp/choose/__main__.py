@@ -62,7 +62,8 @@ def split(words: Sequence[str]) -> tuple[ChooseSettings, list[str]]:
         if group != "choose":
             others.append(word)
         elif key not in known:
-            raise UserError(f"choose.{key} is not a setting.{did_you_mean(key, known)}")
+            nearest = did_you_mean(f"choose.{key}", [f"choose.{one}" for one in known])
+            raise UserError(f"choose.{key} is not a setting.{nearest}")
         elif (override := parse_override(word)).is_sweep_override():
             raise UserError(f"{word} is several values: write a list, choose.{key}=[...].")
         else:

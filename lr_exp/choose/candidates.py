@@ -88,7 +88,7 @@ def measure(
     Raises UserError: an amateur is unknown, or there is only one candidate.
     """
     amateurs = [*_amateurs(context, overrides, choose)]
-    if len(amateurs) < 2:
+    if len({words for words, _ in amateurs}) < 2:
         raise UserError("there is one candidate: list several in choose.amateurs.")
     expert = self_consistency(context, choose, "expert")
     trajectories = context.inputs.method.trajectories(context).artifact

@@ -358,7 +358,8 @@ class DistillerSettings(_Checked):
         if self.stop and (every is None or every > self.steps or every % self.log_every):
             raise UserError(
                 f"distiller.stop={self.stop} scores snapshots: set distiller.snapshot_every to a "
-                f"multiple of distiller.log_every ({self.log_every}), at most {self.steps}."
+                f"multiple of distiller.log_every ({self.log_every}; it can be lowered), at most "
+                f"distiller.steps ({self.steps})."
             )
         total = self.steps * self.batch_size
         if total > _MAX_TUNED_STEPS:
@@ -545,8 +546,8 @@ class Settings(_Checked):
             )
         if self.imports_records and self.distiller.stop == "validation":
             raise UserError(
-                f"distiller.stop=validation needs questions, but data={self.data.name} has kept "
-                "steps: set distiller.stop=entropy."
+                f"distiller.stop=validation needs questions, but data={self.data.name} has steps "
+                "to train on, no questions: set distiller.stop=entropy."
             )
         self._check_tasks()
         if not self.store.strip():

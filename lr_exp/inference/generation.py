@@ -79,7 +79,7 @@ def render_prompts(
             raise UserError(
                 f"question {question.id}: its prompt has {len(rendered)} tokens, but "
                 f"{language_model.name} has a context of {language_model.context}: shorten or "
-                "remove the question."
+                f"remove the question, or choose another prompt than {prompt.form.name}."
             )
         return rendered
 

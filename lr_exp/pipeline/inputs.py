@@ -200,8 +200,9 @@ class Inputs:
         if len(chosen) < count:
             raise UserError(
                 f"distiller.stop=validation needs {count} questions besides those to learn from "
-                f"and its prompt's examples, and data={self.settings.data.name} has "
-                f"{len(chosen)}: lower data.max_questions or distiller.stop_questions."
+                f"and its prompt's examples, and of the {len(whole):,} of "
+                f"data={self.settings.data.name} {len(chosen)} are left: lower data.max_questions "
+                f"below {len(whole):,}, or distiller.stop_questions."
             )
         grade.check_references(chosen, self.settings.data.answer)
         return chosen

@@ -19,6 +19,7 @@ SWEPT = {
     "data.noise_share": "noisy share",
     "data.max_questions": "questions",
     "sampler.max_new_tokens": "answer tokens",
+    "distiller.stop": "stop",
 }
 DECODERS = ("greedy", "sampled", "contrastive")
 

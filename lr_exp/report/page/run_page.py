@@ -162,6 +162,9 @@ def _numbers(run: Run, changes: dict[str, Change]) -> dict[str, str]:
         if distill.passes and distill.kept_steps:
             passes = f"{distill.passes:,.1f} passes over {distill.kept_steps:,} kept steps"
             numbers["tuned tokens"] += f" ({passes})"
+    if distill.best_step is not None:
+        steps = f"{distill.optimizer_steps:,} made, the adapter after {distill.best_step:,} kept"
+        numbers["optimizer steps"] = steps
     if sample.seconds is not None and distill.seconds is not None:
         stored = [name for name, one in (("sampling", sample), ("tuning", distill)) if one.reused]
         note = f" ({' and '.join(stored)} from the store)" if stored else ""

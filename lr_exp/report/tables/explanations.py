@@ -60,7 +60,7 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     seeds = min(len(row.seeds) for row in rows)
     generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
     total = len(sweep.benchmarks)
-    budget = rows[0].runs[0].settings.get("distiller", {})
+    made = rows[0].runs[0].distill.best_step or rows[0].runs[0].distill.optimizer_steps
     pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
     found = [
         _prompt(rows, sweep.benchmarks),
@@ -79,7 +79,7 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
         *(_control(every, methods) for methods in _CONTROLS),
         (
             "partly" if len(rates_of(rows)) > 1 else "no",
-            f"{budget.get('steps')} optimizer steps at {', '.join(rates_of(rows))}",
+            f"{made} optimizer steps at {', '.join(rates_of(rows))}",
         ),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
