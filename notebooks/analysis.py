@@ -13,6 +13,8 @@
 # the untuned expert is evaluated only once.
 
 # %%
+import logging
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -20,6 +22,7 @@ import lr_exp
 from lr_exp import paired
 
 lr_exp.progress.choose("none")  # no progress bars
+logging.disable(logging.WARNING)  # runs with β = 1.6 warn of what is shown below
 
 BASE = [
     "experiment=demo",
