@@ -299,7 +299,7 @@ def test_margins_need_two_questions_with_both_kinds_of_answers_in_each_half(made
         (["choose.alphas=[2]"], "choose.alphas=2 is out of range"),
         (
             ["choose.amateur=[micro]"],
-            "is not a setting. Did you mean 'choose.amateurs'?",
+            "choose.amateur is not a setting. Did you mean 'choose.amateurs'?",
         ),
         (["amateur=micro"], "list the candidates, as choose.amateurs=[NAME,...]"),
         (

@@ -29,6 +29,15 @@ def gains(latent: float, form: float) -> dict[str, Any]:
     }
 
 
+def test_the_budget_is_that_of_a_seed_that_trained(tmp_path):
+    both = {"before": {"gsm8k": [0, 1]}, "after": {"gsm8k": [1, 1]}}
+    stopped = {"after": {}, "distill": None, "stopped": "No step."}
+    write_run(tmp_path / "0", seed=0, **{**both, **stopped})
+    write_run(tmp_path / "1", seed=1, **both)
+    seen = explanations(tmp_path)["learning rate and budget"][1]
+    assert seen.startswith("100 optimizer steps at")
+
+
 def test_a_plain_run_tests_almost_nothing(tmp_path):
     cut = {"truncated": 1, "boxed": 2, "strict_accuracy": 0.25}
     write_run(

@@ -86,7 +86,9 @@ def test_validation_scores_questions_that_are_not_learned_from(tmp_path):
     assert plain["distill"]["artifact"] != summary["distill"]["artifact"]
     tuned = [one for one in metrics.splitlines() if '"family": "eval/micro_add"' in one]
     assert ['"step": 2' in one for one in tuned].count(True) == 2  # the kept one, and its snapshot
-    with pytest.raises(UserError, match=r"needs 8 questions .*of the 12 .* 4 are left: lower"):
+    with pytest.raises(
+        UserError, match=r"needs 8 questions besides .* 12 .* 4 are left: lower data\.max_q"
+    ):
         go(tmp_path, "few", *words, "data.count=12")
 
 

@@ -57,8 +57,9 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, (hint, _) in _BUDGET.items()
     }
     if chosen.loss:
-        if unused := [_flag(name) for name, one in asdict(Budget()).items() if budget[name] != one]:
-            raise UserError(f"{unused[0]} has no effect with --loss: remove one of them.")
+        for name, given in budget.items():
+            if given != parser.get_default(name):
+                raise UserError(f"{_flag(name)} has no effect with --loss: remove one of them.")
         lost = losses(compose(*chosen.overrides))
         write_and_print(errors_table(lost), None, chosen.out, jsonl=json_lines(lost))
         return 0

@@ -87,7 +87,7 @@ def accuracy_curve(row: Row, benchmarks: Sequence[str]) -> dict[int, Estimate]:
 def _points(run: Run) -> dict[int, Results]:
     """A run's results by optimizer step, including the finished adapter's."""
     points = {point.step: point.results for point in run.evaluate.curve or []}
-    points |= {run.distill.best_step or run.distill.optimizer_steps or 0: run.results("tuned")}
+    points |= {run.distill.adapter_steps: run.results("tuned")}
     return {step: here for step, here in points.items() if step > 0 and here}
 
 

@@ -18,7 +18,6 @@ from lr_exp.store.run_folder import TRAJECTORIES as FILE
 _SHADES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # nats: lower edges of the shades
 _MAX_FILE_BYTES = 1_400_000  # decompressed; a run writes at most 1,000,000, or one answer
 
-
 _Bit = Annotated[int, Field(strict=True, ge=0, le=1)]
 _Nats = Seconds  # any finite number from 0
 _Candidate = tuple[Count, Share | None, Share | None, _Bit | None, Share | None]

@@ -127,6 +127,11 @@ class DistillSummary(_Part):
     artifact: str | None = None  # folder
     merged: str | None = None  # folder of the merged model
 
+    @property
+    def adapter_steps(self) -> int:
+        """Optimizer steps of the kept adapter; 0 if nothing was trained."""
+        return self.best_step or self.optimizer_steps or 0
+
 
 class Result(_Part):
     """Pass@1 of one model on one benchmark."""

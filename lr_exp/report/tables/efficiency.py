@@ -58,14 +58,10 @@ def efficiency_table(sweep: Sweep, name: str) -> Table | None:
         }
         for row, one in zip(rows, measured, strict=True)
     ]
-    notes = [
-        report_text("efficiency"),
-        *([report_text("published_times")] if beside else []),
-        *(
-            [report_text("published_problems")]
-            if any("solved" in row.published for row in beside)
-            else []
-        ),
-        *notes_on_rows(beside),
-    ]
+    notes = [report_text("efficiency")]
+    if beside:
+        notes.append(report_text("published_times"))
+    if any("solved" in row.published for row in beside):
+        notes.append(report_text("published_problems"))
+    notes += notes_on_rows(beside)
     return table_of(name, "Efficiency", columns, records, notes, "cost")

@@ -60,7 +60,7 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     seeds = min(len(row.seeds) for row in rows)
     generated = {name for run in sweep.runs for name in run.evaluate.generated or ()}
     total = len(sweep.benchmarks)
-    made = rows[0].runs[0].distill.best_step or rows[0].runs[0].distill.optimizer_steps
+    steps = max(run.distill.adapter_steps for row in rows for run in row.runs)
     pairs = len({(row.setup.expert, row.setup.amateur) for row in every if row.setup.amateur})
     found = [
         _prompt(rows, sweep.benchmarks),
@@ -79,7 +79,7 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
         *(_control(every, methods) for methods in _CONTROLS),
         (
             "partly" if len(rates_of(rows)) > 1 else "no",
-            f"{made} optimizer steps at {', '.join(rates_of(rows))}",
+            f"{steps} optimizer steps at {', '.join(rates_of(rows))}",
         ),
         ("partly", f"{pairs} pairs") if pairs > 1 else ("no", "1 pair"),
     ]
@@ -87,9 +87,8 @@ def explanations_table(sweep: Sweep, name: str) -> Table | None:
     columns = [text_column(*one) for one in zip(_TITLES, zip(*lines, strict=True), strict=True)]
     records: list[dict[str, Any]] = [dict(zip(_TITLES, line, strict=True)) for line in lines]
     title = "What could explain this gain"
-    return table_of(
-        name, title, columns, records, [report_text("explanations")], section="explanations"
-    )
+    notes = [report_text("explanations")]
+    return table_of(name, title, columns, records, notes, section="explanations")
 
 
 def _prompt(rows: Sequence[Row], benchmarks: Sequence[str]) -> _Seen:
